@@ -1,0 +1,73 @@
+/**
+ * controller/: the HTTP API, the durable workflows, the vault and the streams. Needs no root.
+ *
+ * This file is the seam between `api/` (who may call, how it travels) and what does the work. Implementations throw
+ * PolydevError. Ownership is checked by the caller in `api/`, from the `userId` of what is returned.
+ */
+import type { Duplex } from 'node:stream';
+import type { ExecEvent, ExecRequest, TerminalSize } from '../protocol/agent.ts';
+import type { Credential, Host, Machine, Session, TimelineEvent } from '../protocol/api.ts';
+import type { EvidenceFile } from '../protocol/host.ts';
+import type { CredentialId, MachineId, ProviderId, SessionId, UserId } from '../protocol/ids.ts';
+import type { Realm } from '../protocol/machine.ts';
+
+export interface LoginRequest {
+  readonly userId: UserId;
+  readonly provider: ProviderId;
+  readonly account: string;
+  readonly realm: Realm;
+  readonly expiresInSeconds: number;
+}
+
+export interface Logins {
+  start(request: LoginRequest): Promise<Session>;
+  get(id: SessionId): Promise<Session | undefined>;
+  /** Newest first, at most 200. */
+  list(filter: { userId?: UserId }): Promise<Session[]>;
+  input(id: SessionId, text: string): Promise<void>;
+  /** Resolves once the cancellation is recorded; the machine goes within seconds. */
+  cancel(id: SessionId): Promise<Session>;
+  /** Events after `afterSeq`, then live ones, until the session has ended and its machine is gone, or the signal. */
+  events(id: SessionId, afterSeq: number, signal: AbortSignal): AsyncIterable<TimelineEvent>;
+}
+
+export interface Machines {
+  /** Newest first; machines that are gone are included for a while, at most 200. */
+  list(filter: { userId?: UserId }): Promise<Machine[]>;
+  get(id: MachineId): Promise<Machine | undefined>;
+  console(id: MachineId): Promise<string>;
+  evidence(id: MachineId): Promise<EvidenceFile[]>;
+  evidenceFile(id: MachineId, name: string): Promise<string>;
+  start(id: MachineId): Promise<Machine>;
+  stop(id: MachineId): Promise<Machine>;
+  destroy(id: MachineId): Promise<Machine>;
+  /** Raw RFB bytes of the browser machine of a session. */
+  desktop(id: SessionId): Promise<Duplex>;
+  /** Starts a stopped CLI machine first. */
+  terminal(id: MachineId, size: TerminalSize): Promise<Terminal>;
+  exec(id: MachineId, request: ExecRequest, signal: AbortSignal): AsyncIterable<ExecEvent>;
+}
+
+export interface Terminal {
+  readonly stream: Duplex;
+  resize(size: TerminalSize): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface Credentials {
+  list(filter: { userId?: UserId }): Promise<Credential[]>;
+  get(id: CredentialId): Promise<Credential | undefined>;
+  /** Deletes the stored credential and the file in its holder; never runs the CLI's logout (it would revoke). */
+  remove(id: CredentialId): Promise<void>;
+}
+
+export interface Hosts {
+  list(): Promise<Host[]>;
+}
+
+export interface Services {
+  readonly logins: Logins;
+  readonly machines: Machines;
+  readonly credentials: Credentials;
+  readonly hosts: Hosts;
+}

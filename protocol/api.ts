@@ -1,0 +1,134 @@
+/** The controller's public API: what a page, a script or `./polydev` sends and gets. */
+import { z } from 'zod';
+import { CredentialFacts } from './agent.ts';
+import { ErrorReport } from './errors.ts';
+import { CredentialId, MachineId, ProviderId, SessionId, UserId } from './ids.ts';
+import { MachineState, SessionState } from './lifecycles.ts';
+import { MachineKind, Realm, Stamp } from './machine.ts';
+
+const Time = z.iso.datetime({ precision: 3 });
+
+export const AuthStart = z.strictObject({
+  /** Whose account; default: the caller. Only an API key or the operator may name somebody else. */
+  userId: UserId.optional(),
+  provider: ProviderId,
+  /** A label for one of several accounts; default `default`. */
+  account: z
+    .string()
+    .min(1)
+    .max(64)
+    .regex(/^[A-Za-z0-9._@-]+$/)
+    .optional(),
+  /** `test` signs in at the test identity provider inside a sealed network. */
+  realm: Realm.optional(),
+  /** How long the person has, seconds. */
+  expiresInSeconds: z.number().int().min(5).max(3600).optional(),
+});
+export type AuthStart = z.infer<typeof AuthStart>;
+
+/**
+ * One line of a timeline. `state`: the subject entered it; `checkpoint`: a machine's boot reached it; `step`: a
+ * named piece of work of the session is done (its duration is given).
+ */
+export const TimelineEvent = z.object({
+  seq: z.number().int(),
+  at: Time,
+  subject: z.enum(['session', 'machine']),
+  id: z.string(),
+  kind: z.enum(['state', 'checkpoint', 'step']),
+  name: z.string(),
+  durationMs: z.number().nullable(),
+  detail: z.string().nullable(),
+});
+export type TimelineEvent = z.infer<typeof TimelineEvent>;
+
+export const Session = z.object({
+  id: SessionId,
+  userId: UserId,
+  provider: ProviderId,
+  account: z.string(),
+  realm: Realm,
+  state: SessionState,
+  createdAt: Time,
+  expiresAt: Time,
+  endedAt: Time.nullable(),
+  browserMachineId: MachineId.nullable(),
+  cliMachineId: MachineId.nullable(),
+  credentialId: CredentialId.nullable(),
+  loginUrl: z.string().nullable(),
+  /** Path of the live desktop page of this session. */
+  liveViewPath: z.string(),
+  /** What the CLI's own status command said in the CLI machine. */
+  verification: z.string().nullable(),
+  error: ErrorReport.nullable(),
+  actions: z.array(z.enum(['cancel', 'view', 'input'])),
+  timeline: z.array(TimelineEvent),
+});
+export type Session = z.infer<typeof Session>;
+
+export const SessionInput = z.strictObject({ text: z.string().min(1).max(8192) });
+
+export const Machine = z.object({
+  id: MachineId,
+  kind: MachineKind,
+  realm: Realm,
+  userId: UserId,
+  sessionId: SessionId.nullable(),
+  state: MachineState,
+  driver: z.string().nullable(),
+  image: z.string().nullable(),
+  address: z.string().nullable(),
+  createdAt: Time,
+  endedAt: Time.nullable(),
+  stamps: z.array(Stamp),
+  error: ErrorReport.nullable(),
+  actions: z.array(z.enum(['open_terminal', 'start', 'stop', 'destroy'])),
+});
+export type Machine = z.infer<typeof Machine>;
+
+export const Credential = z.object({
+  id: CredentialId,
+  userId: UserId,
+  provider: ProviderId,
+  account: z.string(),
+  realm: Realm,
+  version: z.number().int(),
+  facts: CredentialFacts,
+  createdAt: Time,
+  updatedAt: Time,
+  /** The one machine that holds it, if any. */
+  holderMachineId: MachineId.nullable(),
+});
+export type Credential = z.infer<typeof Credential>;
+
+export const Provider = z.object({ id: ProviderId, title: z.string(), connected: z.array(Credential) });
+export type Provider = z.infer<typeof Provider>;
+
+export const Host = z.object({
+  id: z.string(),
+  driver: z.string(),
+  image: z.string().nullable(),
+  ok: z.boolean(),
+  problems: z.array(z.string()),
+  machines: z.number().int(),
+  memoryMiB: z.object({ total: z.number(), available: z.number() }),
+  diskMiB: z.object({ total: z.number(), available: z.number() }),
+});
+export type Host = z.infer<typeof Host>;
+
+/** A ticket opens one stream on one machine for one minute. */
+export const TicketRequest = z.discriminatedUnion('purpose', [
+  z.strictObject({ purpose: z.literal('desktop'), sessionId: SessionId }),
+  z.strictObject({ purpose: z.literal('terminal'), machineId: MachineId }),
+]);
+export type TicketRequest = z.infer<typeof TicketRequest>;
+export const Ticket = z.object({ ticket: z.string(), expiresAt: Time, webSocketPath: z.string() });
+export type Ticket = z.infer<typeof Ticket>;
+
+/** What a terminal's WebSocket carries from the page as text frames; binary frames are keystrokes and output. */
+export const TerminalControl = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('size'), cols: z.number().int(), rows: z.number().int() }),
+]);
+
+export const Me = z.object({ userId: UserId, role: z.enum(['operator', 'user']), realms: z.array(Realm) });
+export type Me = z.infer<typeof Me>;

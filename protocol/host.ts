@@ -1,0 +1,50 @@
+/**
+ * The host service's API: HTTP/1.1 with JSON over a unix socket. Errors are `{error: ErrorReport}`.
+ *
+ *   GET    /v1/health                       HostHealth
+ *   GET    /v1/machines                     {machines: HostMachine[]}
+ *   PUT    /v1/machines/:id     MachineSpec HostMachine; idempotent by id; returns once the guest's first process runs
+ *   GET    /v1/machines/:id                 HostMachine
+ *   GET    /v1/machines/:id/exit?wait=SEC   {exit: ExitReport | null}; long poll, at most 60 s
+ *   POST   /v1/machines/:id/stop            HostMachine; the private disk stays
+ *   DELETE /v1/machines/:id                 204; idempotent; the evidence stays
+ *   GET    /v1/machines/:id/dial?port=8080  Upgrade: tcp -> 101, then the raw bytes of a channel to the guest
+ *   GET    /v1/machines/:id/console         text/plain
+ *   GET    /v1/evidence/:id                 {files: EvidenceFile[]}; also after the machine is gone
+ *   GET    /v1/evidence/:id/:name           text/plain
+ */
+import { z } from 'zod';
+import { ImageId, MachineId } from './ids.ts';
+import { ExitReport, MachineKind, Realm, Stamp } from './machine.ts';
+
+export const DriverName = z.enum(['firecracker', 'qemu', 'namespace']);
+export type DriverName = z.infer<typeof DriverName>;
+
+export const HostMachine = z.object({
+  id: MachineId,
+  kind: MachineKind,
+  realm: Realm,
+  state: z.enum(['running', 'stopped', 'exited']),
+  driver: DriverName,
+  image: ImageId,
+  address: z.string().nullable(),
+  stamps: z.array(Stamp),
+  exit: ExitReport.nullable(),
+});
+export type HostMachine = z.infer<typeof HostMachine>;
+
+export const HostHealth = z.object({
+  ok: z.boolean(),
+  version: z.string(),
+  driver: DriverName,
+  image: ImageId.nullable(),
+  machines: z.number().int(),
+  memoryMiB: z.object({ total: z.number(), available: z.number() }),
+  diskMiB: z.object({ total: z.number(), available: z.number() }),
+  /** Named reasons why machines cannot start now; empty when they can. */
+  problems: z.array(z.string()),
+});
+export type HostHealth = z.infer<typeof HostHealth>;
+
+export const EvidenceFile = z.object({ name: z.string(), bytes: z.number().int(), modified: z.string() });
+export type EvidenceFile = z.infer<typeof EvidenceFile>;

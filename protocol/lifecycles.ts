@@ -1,0 +1,80 @@
+/**
+ * The two lifecycles as data. The store refuses a transition that is not in these tables; the API's allowed
+ * actions and the page's buttons are derived from them.
+ */
+import { z } from 'zod';
+
+export const MachineState = z.enum([
+  'requested',
+  'creating',
+  'booting',
+  'ready',
+  'stopped',
+  'destroying',
+  'destroyed',
+  'failed',
+]);
+export type MachineState = z.infer<typeof MachineState>;
+
+/**
+ * `stopped` keeps the private disk and may boot again; `failed` keeps the evidence and can only be destroyed.
+ * Hibernation's states come with the drivers that can do it.
+ */
+export const MACHINE_TRANSITIONS: Readonly<Record<MachineState, readonly MachineState[]>> = {
+  requested: ['creating', 'destroying', 'failed'],
+  creating: ['booting', 'destroying', 'failed'],
+  booting: ['ready', 'destroying', 'failed'],
+  ready: ['stopped', 'destroying', 'failed'],
+  stopped: ['creating', 'destroying', 'failed'],
+  destroying: ['destroyed', 'failed'],
+  destroyed: [],
+  failed: ['destroying'],
+};
+
+export const SessionState = z.enum([
+  'queued',
+  'preparing',
+  'waiting_for_person',
+  'capturing',
+  'storing',
+  'installing',
+  'completed',
+  'failed',
+  'cancelled',
+  'expired',
+]);
+export type SessionState = z.infer<typeof SessionState>;
+
+export const SESSION_TRANSITIONS: Readonly<Record<SessionState, readonly SessionState[]>> = {
+  queued: ['preparing', 'failed', 'cancelled', 'expired'],
+  preparing: ['waiting_for_person', 'failed', 'cancelled', 'expired'],
+  waiting_for_person: ['capturing', 'failed', 'cancelled', 'expired'],
+  capturing: ['storing', 'failed', 'cancelled', 'expired'],
+  storing: ['installing', 'failed', 'cancelled', 'expired'],
+  installing: ['completed', 'failed', 'cancelled', 'expired'],
+  completed: [],
+  failed: [],
+  cancelled: [],
+  expired: [],
+};
+
+export const isFinal = (state: SessionState): boolean => SESSION_TRANSITIONS[state].length === 0;
+
+export type SessionAction = 'cancel' | 'view' | 'input';
+
+/** What a caller may do with a session in a state. */
+export function sessionActions(state: SessionState): readonly SessionAction[] {
+  if (isFinal(state)) return [];
+  return state === 'waiting_for_person' ? ['cancel', 'view', 'input'] : ['cancel'];
+}
+
+export type MachineAction = 'open_terminal' | 'start' | 'stop' | 'destroy';
+
+/** What a caller may do with a machine in a state. */
+export function machineActions(kind: 'browser' | 'cli', state: MachineState): readonly MachineAction[] {
+  const actions: MachineAction[] = [];
+  if (kind === 'cli' && state === 'ready') actions.push('open_terminal', 'stop');
+  if (kind === 'cli' && state === 'stopped') actions.push('open_terminal', 'start');
+  if (MACHINE_TRANSITIONS[state].includes('destroying')) actions.push('destroy');
+  return actions;
+}
