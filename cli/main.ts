@@ -1,0 +1,225 @@
+/** The entry behind `./polydev`: parses arguments, runs one command, turns errors into words and an exit code. */
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { ProviderId } from '../protocol/ids.ts';
+import { connectApi } from './api.ts';
+import { createOutput, describeError } from './output.ts';
+import { readSettings } from './settings.ts';
+
+const program = new Command('polydev')
+  .description("Connects an AI coding CLI to a person's own account from any web browser.")
+  .option('--data <dir>', 'data directory (default: /var/lib/polydev as root, or $POLYDEV_DATA)')
+  .option('--no-install', 'never install anything; say what is missing instead')
+  .showHelpAfterError('(./polydev --help lists the commands)');
+
+const globals = () => {
+  const options = program.opts<{ data?: string; install: boolean }>();
+  return { settings: readSettings(options), install: options.install };
+};
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0) throw new InvalidArgumentError('a whole number is wanted');
+  return value;
+}
+
+/** Aborts at the first Ctrl-C or SIGTERM; a second one ends the process at once. */
+function interruptible(): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(name, () => {
+      controller.abort(new Error(name));
+      process.once(name, () => process.exit(130));
+    });
+  }
+  return controller.signal;
+}
+
+program
+  .command('up')
+  .description('install what is missing, build the golden image once, start everything, print the URL')
+  .option('--port <port>', "the dashboard's port", wholeNumber, 4000)
+  .option('--bind <address>', 'the address to listen on', '127.0.0.1')
+  .option('--json', 'print one JSON line when ready', false)
+  .option('--no-install', 'never install anything; say what is missing instead')
+  .addOption(
+    new Option('--uplink <kind>', 'nat: machines reach public addresses; none: they reach nothing outside')
+      .choices(['nat', 'none'])
+      .default('nat'),
+  )
+  .action(
+    async (options: {
+      port: number;
+      bind: string;
+      json: boolean;
+      install: boolean;
+      uplink: 'nat' | 'none';
+    }) => {
+      const { settings, install } = globals();
+      const { up } = await import('./up.ts');
+      await up(settings, { ...options, install: install && options.install }, createOutput());
+    },
+  );
+
+program
+  .command('down')
+  .description('stop what `up` started with this data directory')
+  .action(async () => {
+    const { down } = await import('./down.ts');
+    await down(globals().settings, createOutput());
+  });
+
+program
+  .command('sign-in')
+  .description('print a new one-time sign-in link of the dashboard')
+  .action(async () => {
+    const { newSignInLink } = await import('./up.ts');
+    createOutput().result(await newSignInLink(globals().settings));
+  });
+
+program
+  .command('connect')
+  .description('connect a provider: run one login session and watch it')
+  .argument('<provider>', `one of: ${ProviderId.options.join(', ')}`)
+  .option(
+    '--test-idp',
+    'sign in at the built-in test identity provider, played by a robot; needs no internet',
+    false,
+  )
+  .option('--user <id>', 'whose account (default: the operator)')
+  .option('--account <name>', 'a label for one of several accounts')
+  .option('--expires <seconds>', 'how long the person has', wholeNumber)
+  .option('--json', 'print the timeline as JSON lines', false)
+  .option('--email <email>', 'with --test-idp: who signs in; some names choose a fault')
+  .option('--deny', 'with --test-idp: the person refuses consent', false)
+  .action(
+    async (
+      name: string,
+      options: {
+        testIdp: boolean;
+        user?: string;
+        account?: string;
+        expires?: number;
+        json: boolean;
+        email?: string;
+        deny: boolean;
+      },
+    ) => {
+      const provider = ProviderId.safeParse(name);
+      if (!provider.success)
+        program.error(`error: unknown provider "${name}"; known: ${ProviderId.options.join(', ')}`);
+      const [{ connect }, { TEST_PERSON }] = await Promise.all([
+        import('./connect.ts'),
+        import('../testkit/idp/people.ts'),
+      ]);
+      const api = await connectApi(globals().settings);
+      await connect(
+        api,
+        {
+          provider: provider.data,
+          testIdp: options.testIdp,
+          json: options.json,
+          user: options.user,
+          account: options.account,
+          expires: options.expires,
+          person: {
+            email: options.email ?? TEST_PERSON.email,
+            password: TEST_PERSON.password,
+            consent: options.deny ? 'deny' : 'allow',
+          },
+        },
+        createOutput(),
+        interruptible(),
+      );
+    },
+  );
+
+const machines = program.command('machines').description('list, look at, stop and remove machines');
+machines
+  .command('list', { isDefault: true })
+  .option('--all', 'with those that are gone', false)
+  .option('--json', 'print JSON', false)
+  .action(async (options: { all: boolean; json: boolean }) => {
+    const { listMachines } = await import('./machines.ts');
+    await listMachines(await connectApi(globals().settings), options, createOutput());
+  });
+machines
+  .command('show')
+  .argument('<id>')
+  .option('--json', 'print JSON', false)
+  .action(async (id: string, options: { json: boolean }) => {
+    const { showMachine } = await import('./machines.ts');
+    await showMachine(await connectApi(globals().settings), id, options, createOutput());
+  });
+machines
+  .command('stop')
+  .argument('<id>')
+  .action(async (id: string) => {
+    const { stopMachine } = await import('./machines.ts');
+    await stopMachine(await connectApi(globals().settings), id, createOutput());
+  });
+machines
+  .command('rm')
+  .argument('[ids...]')
+  .option('--all', 'every machine', false)
+  .option('--json', 'print JSON', false)
+  .action(async (ids: string[], options: { all: boolean; json: boolean }) => {
+    const { removeMachines } = await import('./machines.ts');
+    await removeMachines(await connectApi(globals().settings), ids, options, createOutput());
+  });
+
+const image = program.command('image').description('build, verify and list golden images');
+image.command('build').action(async () => {
+  const { buildImageHere } = await import('./image.ts');
+  const { ensurePackages, RUN_PACKAGES } = await import('./packages.ts');
+  const output = createOutput();
+  const signal = interruptible();
+  const { settings, install } = globals();
+  await ensurePackages(RUN_PACKAGES, { install, output, signal });
+  output.result(await buildImageHere(settings, { output, signal }));
+});
+image.command('verify').action(async () => {
+  const { verifyCurrentImage } = await import('./image.ts');
+  await verifyCurrentImage(globals().settings, { output: createOutput(), signal: interruptible() });
+});
+image
+  .command('list')
+  .option('--json', 'print JSON', false)
+  .action(async (options: { json: boolean }) => {
+    const { listImages } = await import('./image.ts');
+    await listImages(globals().settings, options, createOutput());
+  });
+
+program
+  .command('test')
+  .description('install what the tests need and run them all, or only the named part')
+  .argument('[part]', 'check (lint, types, imports), unit, or e2e')
+  .option('--no-install', 'never install anything; say what is missing instead')
+  .action(async (part: string | undefined, options: { install: boolean }) => {
+    const { test } = await import('./test.ts');
+    const { settings, install } = globals();
+    process.exitCode = await test(
+      settings,
+      { part, install: install && options.install },
+      createOutput(),
+      interruptible(),
+    );
+  });
+
+program
+  .command('bench')
+  .description('measure, side by side in one run, and print a table')
+  .argument('<name>', 'start: cold start of a browser machine')
+  .option('--runs <n>', 'how often', wholeNumber, 10)
+  .option('--json', 'print JSON', false)
+  .action(async (name: string, options: { runs: number; json: boolean }) => {
+    if (name !== 'start') program.error(`error: unknown benchmark "${name}"; known: start`);
+    const { benchStart } = await import('../bench/start.ts');
+    await benchStart(globals().settings, options, createOutput(), interruptible());
+  });
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.stderr.write(`${describeError(error)}\n`);
+  process.exitCode = 1;
+}

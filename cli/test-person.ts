@@ -1,0 +1,52 @@
+/** Plays a person on a session's live desktop, over the same WebSocket that the page uses. */
+import { createWebSocketStream, WebSocket } from 'ws';
+import { Ticket } from '../protocol/api.ts';
+import { PolydevError } from '../protocol/errors.ts';
+import type { ProviderId, SessionId } from '../protocol/ids.ts';
+import { Person } from '../testkit/person/person.ts';
+import { connectRfb } from '../testkit/person/rfb.ts';
+import type { Api } from './api.ts';
+
+export interface TestPerson {
+  readonly email: string;
+  readonly password: string;
+  readonly consent: 'allow' | 'deny';
+}
+
+/** Opens the desktop with a ticket, signs in at the test identity provider by sight, and closes the desktop. */
+export async function signInOnDesktop(
+  api: Api,
+  session: SessionId,
+  options: { provider: ProviderId; person: TestPerson; signal: AbortSignal; onStep(step: string): void },
+): Promise<void> {
+  const ticket = await api.request('POST', '/api/tickets', Ticket, {
+    purpose: 'desktop',
+    sessionId: session,
+  });
+  const url = new URL(ticket.webSocketPath, api.url);
+  url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
+  const socket = new WebSocket(url, ['binary'], { handshakeTimeout: 10_000 });
+  await new Promise<void>((resolve, reject) => {
+    socket.once('open', resolve);
+    socket.once('error', (cause) =>
+      reject(
+        new PolydevError('machine_unreachable', `the live desktop did not open: ${cause.message}`, { cause }),
+      ),
+    );
+  });
+  const stream = createWebSocketStream(socket);
+  // The desktop goes away with its machine; whoever waits for pixels is told by the RFB client.
+  stream.on('error', () => {});
+  try {
+    const rfb = await connectRfb(stream, { signal: options.signal });
+    const person = new Person(rfb);
+    await person.signIn({
+      provider: options.provider,
+      ...options.person,
+      signal: options.signal,
+      onStep: options.onStep,
+    });
+  } finally {
+    socket.terminate();
+  }
+}

@@ -1,0 +1,147 @@
+/** `./polydev test`: installs what the tests need, runs every check and suite, ends with one summary line. */
+import { mkdir, readFile, rm } from 'node:fs/promises';
+import path from 'node:path';
+import { execa } from 'execa';
+import { z } from 'zod';
+import { PolydevError } from '../protocol/errors.ts';
+import { ensureImage } from './image.ts';
+import { formatDuration, type Output } from './output.ts';
+import { ensurePackages, RUN_PACKAGES, TEST_PACKAGES } from './packages.ts';
+import type { Settings } from './settings.ts';
+import { ensureWeb } from './web.ts';
+
+interface Tally {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+const VitestReport = z.object({
+  numPassedTests: z.number(),
+  numFailedTests: z.number(),
+  numPendingTests: z.number(),
+  numTodoTests: z.number(),
+  testResults: z.array(
+    z.object({
+      name: z.string(),
+      status: z.string(),
+      assertionResults: z.array(z.object({ status: z.string(), fullName: z.string() })),
+    }),
+  ),
+});
+
+const PARTS = ['check', 'unit', 'e2e'] as const;
+
+/** Returns the exit code. A suite that ran no test at all counts as a failure. */
+export async function test(
+  settings: Settings,
+  options: { part: string | undefined; install: boolean },
+  output: Output,
+  signal: AbortSignal,
+): Promise<number> {
+  const began = performance.now();
+  const parts = PARTS.filter((p) => options.part === undefined || p === options.part);
+  if (parts.length === 0)
+    throw new PolydevError('bad_request', `there is no part "${options.part}"; known: ${PARTS.join(', ')}`);
+
+  if (parts.some((p) => p !== 'check')) {
+    if (process.getuid?.() !== 0)
+      throw new PolydevError('not_root', 'the tests start real machines, which needs root');
+    await ensurePackages([...RUN_PACKAGES, ...TEST_PACKAGES], { install: options.install, output, signal });
+    await ensureImage(settings, { output, signal });
+    await ensureWeb(settings, { output, signal });
+  }
+
+  const tally: Tally = { passed: 0, failed: 0, skipped: 0 };
+  for (const part of parts) {
+    output.say(`\n── ${part} ──`);
+    if (part === 'check') await runChecks(settings, tally, output, signal);
+    else await runSuite(settings, part, tally, output, signal);
+    if (signal.aborted) break;
+  }
+  const word = tally.failed === 0 && !signal.aborted ? 'passed' : 'FAILED';
+  output.say(`\n${word} after ${formatDuration(performance.now() - began)}`);
+  output.result(`polydev: ${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`);
+  return tally.failed === 0 && tally.passed > 0 && !signal.aborted ? 0 : 1;
+}
+
+const bin = (settings: Settings, name: string) => path.join(settings.checkout, 'node_modules', '.bin', name);
+
+async function runChecks(
+  settings: Settings,
+  tally: Tally,
+  output: Output,
+  signal: AbortSignal,
+): Promise<void> {
+  const checks: [string, string[]][] = [
+    ['lint and format', [bin(settings, 'biome'), 'ci', '--error-on-warnings', '.']],
+    ['types', [bin(settings, 'tsc'), '-p', '.']],
+    ['dead code', [bin(settings, 'knip'), '--no-progress']],
+  ];
+  for (const [name, [program = '', ...args]] of checks) {
+    const result = await execa(program, args, {
+      cwd: settings.checkout,
+      reject: false,
+      all: true,
+      timeout: 600_000,
+      cancelSignal: signal,
+    });
+    if (result.failed) {
+      tally.failed += 1;
+      output.say(`FAILED ${name}\n${result.all}`);
+    } else {
+      tally.passed += 1;
+      output.say(`passed ${name}`);
+    }
+  }
+}
+
+async function runSuite(
+  settings: Settings,
+  suite: string,
+  tally: Tally,
+  output: Output,
+  signal: AbortSignal,
+): Promise<void> {
+  const artifacts = path.join(settings.checkout, '.artifacts');
+  const report = path.join(artifacts, `${suite}.json`);
+  await mkdir(artifacts, { recursive: true });
+  await rm(report, { force: true });
+  await execa(
+    bin(settings, 'vitest'),
+    ['run', '--project', suite, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
+    {
+      cwd: settings.checkout,
+      reject: false,
+      stdio: ['ignore', process.stderr, process.stderr],
+      timeout: 3_600_000,
+      cancelSignal: signal,
+      // The tests find the golden image where this command put it, and nothing of the caller's own installation.
+      env: { POLYDEV_CACHE: settings.cacheDir },
+    },
+  );
+  const text = await readFile(report, 'utf8').catch(() => undefined);
+  if (text === undefined) {
+    tally.failed += 1;
+    output.say(`FAILED ${suite}: the test runner ended without a report`);
+    return;
+  }
+  const results = VitestReport.parse(JSON.parse(text));
+  tally.passed += results.numPassedTests;
+  tally.failed += results.numFailedTests;
+  tally.skipped += results.numPendingTests + results.numTodoTests;
+  // A file that could not even be loaded has no test that failed.
+  const broken = results.testResults.filter(
+    (f) => f.status === 'failed' && !f.assertionResults.some((a) => a.status === 'failed'),
+  );
+  for (const file of broken) output.say(`FAILED to load ${path.relative(settings.checkout, file.name)}`);
+  tally.failed += broken.length;
+  const skipped = results.testResults.flatMap((f) =>
+    f.assertionResults.filter((a) => a.status === 'pending' || a.status === 'skipped'),
+  );
+  for (const one of skipped) output.say(`skipped: ${one.fullName}`);
+  if (results.numPassedTests + results.numFailedTests === 0) {
+    tally.failed += 1;
+    output.say(`FAILED ${suite}: it ran no test`);
+  }
+}

@@ -1,0 +1,283 @@
+/** `./polydev up`: everything a host needs, started in order, watched, and stopped in the opposite order. */
+import { chmod, chown, mkdir, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { z } from 'zod';
+import { startEmbeddedPostgres } from '../controller/store/embedded.ts';
+import { PolydevError } from '../protocol/errors.ts';
+import { type Account, ensureAccount } from './account.ts';
+import { connectApi } from './api.ts';
+import { type Child, superviseChild } from './children.ts';
+import { ensureImage } from './image.ts';
+import { readLock, takeLock } from './lock.ts';
+import { formatDuration, type Output } from './output.ts';
+import { ensurePackages, RUN_PACKAGES } from './packages.ts';
+import { type Settings, settingsPaths } from './settings.ts';
+import { ensureWeb } from './web.ts';
+
+export interface UpOptions {
+  readonly port: number;
+  readonly bind: string;
+  readonly install: boolean;
+  readonly json: boolean;
+  /** `none`: machines reach nothing outside, and the host's own network is not touched. */
+  readonly uplink: 'nat' | 'none';
+}
+
+const ControllerReady = z.object({ ready: z.literal(true), url: z.string(), signInUrl: z.string() });
+const HostReady = z.object({ ready: z.literal(true) });
+
+/** Runs until SIGINT or SIGTERM. Resolves after everything was stopped. */
+export async function up(settings: Settings, options: UpOptions, output: Output): Promise<void> {
+  const began = performance.now();
+  if (process.getuid?.() !== 0) {
+    throw new PolydevError(
+      'not_root',
+      `./polydev up needs root for namespaces, mounts and network interfaces; the database and the controller then run as the user "polydev". Run: sudo ${settings.checkout}/polydev up`,
+    );
+  }
+  const running = await readLock(settings);
+  if (running?.url !== undefined) {
+    const signInUrl = await newSignInLink(settings);
+    announce({
+      url: running.url,
+      signInUrl,
+      settings,
+      options,
+      output,
+      note: `already running as process ${running.pid}`,
+    });
+    return;
+  }
+
+  const interrupt = new AbortController();
+  const stopped = new Promise<string>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      process.on(signal, () => {
+        interrupt.abort(new Error(signal));
+        resolve(signal);
+      });
+    }
+  });
+
+  await using cleanup = new AsyncDisposableStack();
+  try {
+    await ensurePackages(RUN_PACKAGES, { install: options.install, output, signal: interrupt.signal });
+    const account = await ensureAccount(interrupt.signal);
+    await prepareDirectories(settings, account);
+    const lock = await takeLock(settings);
+    cleanup.defer(() => lock.release());
+    await ensureImage(settings, { output, signal: interrupt.signal });
+    await ensureWeb(settings, { output, signal: interrupt.signal });
+    const controller = await startAll(settings, options, account, output, interrupt.signal, cleanup);
+    await lock.setUrl(controller.ready.url);
+    announce({
+      ...controller.ready,
+      settings,
+      options,
+      output,
+      note: `ready after ${formatDuration(performance.now() - began)}`,
+    });
+  } catch (error) {
+    if (!interrupt.signal.aborted) throw error;
+    output.say('stopped before everything was ready');
+    return;
+  }
+  const signal = await stopped;
+  output.say(`${signal}: stopping the controller, the machines and the database`);
+  await cleanup.disposeAsync();
+  output.say('stopped; nothing is left running');
+}
+
+async function startAll(
+  settings: Settings,
+  options: UpOptions,
+  account: Account,
+  output: Output,
+  signal: AbortSignal,
+  cleanup: AsyncDisposableStack,
+): Promise<Child<z.infer<typeof ControllerReady>>> {
+  const paths = settingsPaths(settings);
+  const said = (name: string) => ({
+    onRestart: () => output.say(`${name} is running again`),
+    onDeath: (reason: string) => output.say(`${reason}; starting it again`),
+  });
+
+  const startDatabase = async (): Promise<string> => {
+    if (settings.databaseUrl !== undefined) return settings.databaseUrl;
+    const postgres = await startEmbeddedPostgres({
+      dataDir: paths.postgresData,
+      socketDir: paths.postgresSocket,
+      runAs: account,
+      logFile: path.join(paths.logs, 'postgres.log'),
+      signal,
+    });
+    cleanup.defer(() => postgres.stop());
+    return postgres.url;
+  };
+
+  const startHost = async () => {
+    const config = path.join(settings.runDir, 'host.json');
+    await writeFile(
+      config,
+      JSON.stringify({
+        instance: settings.instance,
+        dataDir: paths.hostData,
+        runDir: path.join(settings.runDir, 'host'),
+        socketPath: paths.hostSocket,
+        socketUid: account.uid,
+        imageCacheDir: paths.images,
+        uplink: options.uplink,
+        nodePath: process.execPath,
+        checkout: settings.checkout,
+      }),
+      { mode: 0o600 },
+    );
+    const host = await superviseChild({
+      name: 'host service',
+      argv: [
+        'setpriv',
+        '--pdeathsig',
+        'TERM',
+        process.execPath,
+        path.join(settings.checkout, 'host/main.ts'),
+        config,
+      ],
+      cwd: settings.checkout,
+      env: baseEnvironment(),
+      logFile: path.join(paths.logs, 'host.log'),
+      ready: HostReady,
+      readyDeadlineMs: 60_000,
+      stopDeadlineMs: 60_000,
+      ...said('host service'),
+    });
+    cleanup.use(host);
+  };
+
+  output.say('starting Postgres, the host service and the controller');
+  const [databaseUrl] = await Promise.all([startDatabase(), startHost()]);
+
+  // The checkout may lie in a directory that only root can enter (/root): the controller gets its own view of it, in
+  // a mount namespace that ends with it.
+  const app = path.join(settings.runDir, 'app');
+  await mkdir(app, { recursive: true });
+  const config = path.join(settings.runDir, 'controller.json');
+  await writeFile(
+    config,
+    JSON.stringify({
+      port: options.port,
+      bind: options.bind,
+      databaseUrl,
+      hostSocket: paths.hostSocket,
+      masterKeyFile: paths.masterKey,
+      dataDir: paths.controllerData,
+      webDist: path.join(app, 'web/dist'),
+      instance: settings.instance,
+      allowTestRealm: true,
+      logLevel: 'info',
+      apiKeyFile: paths.apiKey,
+    }),
+    { mode: 0o600 },
+  );
+  await chown(config, account.uid, account.gid);
+  const view = 'mount --bind "$1" "$2" && shift 2 && cd "$1" && shift && exec "$@"';
+  const controller = await superviseChild({
+    name: 'controller',
+    argv: [
+      'setpriv',
+      '--pdeathsig',
+      'TERM',
+      'unshare',
+      '--mount',
+      '--propagation',
+      'private',
+      'sh',
+      '-c',
+      view,
+      'sh',
+      settings.checkout,
+      app,
+      app,
+      'setpriv',
+      `--reuid=${account.uid}`,
+      `--regid=${account.gid}`,
+      '--clear-groups',
+      '--no-new-privs',
+      '--inh-caps=-all',
+      '--bounding-set=-all',
+      '--pdeathsig',
+      'TERM',
+      process.execPath,
+      path.join(app, 'controller/main.ts'),
+      config,
+    ],
+    cwd: '/',
+    env: baseEnvironment(),
+    logFile: path.join(paths.logs, 'controller.log'),
+    ready: ControllerReady,
+    readyDeadlineMs: 60_000,
+    stopDeadlineMs: 15_000,
+    ...said('controller'),
+  });
+  cleanup.use(controller);
+  return controller;
+}
+
+/** Children get no more of the caller's environment than this: it may hold secrets. */
+function baseEnvironment(): Record<string, string> {
+  return {
+    PATH: `${path.dirname(process.execPath)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
+    LANG: 'C.UTF-8',
+    HOME: '/nonexistent',
+    NODE_OPTIONS: '--disable-warning=ExperimentalWarning',
+  };
+}
+
+async function prepareDirectories(settings: Settings, account: Account): Promise<void> {
+  const paths = settingsPaths(settings);
+  const own = async (directory: string, owner: Account | undefined, mode: number) => {
+    await mkdir(directory, { recursive: true });
+    await chmod(directory, mode);
+    if (owner !== undefined) await chown(directory, owner.uid, owner.gid);
+  };
+  await rm(settings.runDir, { recursive: true, force: true, maxRetries: 3 }).catch(() => {});
+  await own(settings.dataDir, undefined, 0o755);
+  await own(paths.logs, undefined, 0o750);
+  await own(paths.controllerData, account, 0o700);
+  await own(paths.hostData, undefined, 0o700);
+  await own(settings.runDir, undefined, 0o755);
+  await own(path.dirname(paths.hostSocket), undefined, 0o755);
+}
+
+async function newSignInLink(settings: Settings): Promise<string> {
+  const api = await connectApi(settings);
+  const link = await api.request('POST', '/api/sign-in-links', z.object({ url: z.string() }));
+  return link.url;
+}
+
+function announce(said: {
+  url: string;
+  signInUrl: string;
+  settings: Settings;
+  options: UpOptions;
+  output: Output;
+  note: string;
+}): void {
+  const { url, signInUrl, settings, options, output, note } = said;
+  const apiKeyPath = settingsPaths(settings).apiKey;
+  if (options.json) {
+    output.result(JSON.stringify({ ready: true, url, signInUrl, apiKeyPath, instance: settings.instance }));
+    return;
+  }
+  output.say(`Polydev: ${note}\n`);
+  output.result(
+    [
+      `  Dashboard   ${url}`,
+      `  Sign in     ${signInUrl}   (works once; ./polydev sign-in makes another)`,
+      `  API key     ${apiKeyPath}`,
+      '',
+      '  Try it without an account:   ./polydev connect codex --test-idp',
+    ].join('\n'),
+  );
+}
+
+export { newSignInLink };
