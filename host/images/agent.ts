@@ -1,0 +1,82 @@
+/** The agent layer: the guest agent as one bundled file, its terminal library, and the files of `images/files/`. */
+import { access, cp, mkdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { build, type Message } from 'esbuild';
+import { PolydevError } from '../../protocol/errors.ts';
+import { hashTree, layerId, sha256 } from './identity.ts';
+import { type LayerPlan, normaliseModes, packageVersion } from './layer.ts';
+
+const PLACE = 'opt/polydev/agent';
+
+/** The terminal library stays outside of the bundle, because it loads a native addon from its own folder. */
+const NATIVE_PACKAGES: readonly string[] = ['@lydell/node-pty', `@lydell/node-pty-linux-${process.arch}`];
+
+/** CommonJS dependencies inside of an ES module bundle may call `require` for Node's own modules. */
+const BANNER =
+  "import { createRequire as polydevCreateRequire } from 'node:module'; globalThis.require ??= polydevCreateRequire(import.meta.url);";
+
+/**
+ * Bundles `guest/main.ts` of a checkout to one ES module for Node 24. The text does not depend on where the checkout
+ * is. Throws `image_build_failed` with esbuild's messages.
+ */
+export async function bundleAgent(checkout: string): Promise<string> {
+  const entry = path.join(checkout, 'guest/main.ts');
+  await access(entry).catch((error: unknown) => {
+    throw new PolydevError('image_build_failed', `${entry} does not exist`, { cause: error });
+  });
+  const describe = (message: Message): string =>
+    `${message.location === null ? '' : `${message.location.file}:${message.location.line}: `}${message.text}`;
+  const result = await build({
+    absWorkingDir: checkout,
+    entryPoints: [entry],
+    bundle: true,
+    write: false,
+    format: 'esm',
+    platform: 'node',
+    target: 'node24',
+    external: ['@lydell/node-pty'],
+    banner: { js: BANNER },
+    legalComments: 'none',
+    charset: 'utf8',
+    logLevel: 'silent',
+  }).catch((error: unknown) => {
+    const errors =
+      error !== null && typeof error === 'object' && 'errors' in error ? (error.errors as Message[]) : [];
+    throw new PolydevError('image_build_failed', 'the guest agent does not bundle', {
+      cause: error,
+      lines: errors.map(describe),
+    });
+  });
+  const output = result.outputFiles[0];
+  if (output === undefined) throw new PolydevError('image_build_failed', 'esbuild wrote nothing');
+  return output.text;
+}
+
+/** Plans the agent layer of a checkout. Bundles (about 0.1 s), since the bundle is part of the identity. */
+export async function planAgent(checkout: string): Promise<LayerPlan> {
+  const files = path.join(checkout, 'images/files');
+  const bundle = await bundleAgent(checkout);
+  const modules = NATIVE_PACKAGES.map((name) => ({ name, from: path.join(checkout, 'node_modules', name) }));
+  const native: Record<string, unknown> = {};
+  for (const { name, from } of modules) native[name] = await hashTree(from);
+  const version = `${await packageVersion(path.join(checkout, 'package.json'))}+${sha256(bundle).slice(0, 8)}`;
+  const id = layerId('agent', { bundle: sha256(bundle), files: await hashTree(files), native, version });
+  return {
+    name: 'agent',
+    id,
+    async fill(root) {
+      const contents: Record<string, string> = { agent: version };
+      await cp(files, root, { recursive: true, verbatimSymlinks: true });
+      const place = path.join(root, PLACE);
+      for (const { name, from } of modules) {
+        await cp(from, path.join(place, 'node_modules', name), { recursive: true });
+        contents[name] = await packageVersion(path.join(from, 'package.json'));
+      }
+      await mkdir(place, { recursive: true });
+      await writeFile(path.join(place, 'main.mjs'), bundle);
+      await writeFile(path.join(place, 'version.json'), `${JSON.stringify(contents, null, 2)}\n`);
+      await normaliseModes(root);
+      return contents;
+    },
+  };
+}

@@ -1,0 +1,121 @@
+/**
+ * host/images/ builds, keeps, mounts and verifies golden images; what goes into one is written in `images/`.
+ * This file puts it together: recipe -> layers -> verified image -> current.
+ */
+import { mkdir } from 'node:fs/promises';
+import type { ImageId } from '../../protocol/ids.ts';
+import { planAgent } from './agent.ts';
+import { type BaseSettings, planBase } from './base.ts';
+import { planClis } from './clis.ts';
+import { imageId } from './identity.ts';
+import { ensureLayer, findLayer, type LayerPlan, type StageProgress } from './layer.ts';
+import { takeLock } from './lock.ts';
+import { cacheFiles, type ImageManifest, type Layer, replaceFile } from './manifest.ts';
+import { requireBuildHost } from './packages.ts';
+import { openImageStore } from './store.ts';
+import { verifyImage } from './verify.ts';
+
+const STAGES = ['prepare', 'base', 'clis', 'agent', 'verify', 'activate'] as const;
+
+export interface BuildProgress extends StageProgress {
+  readonly stage: (typeof STAGES)[number];
+  /** Counts from 0. */
+  readonly stageIndex: number;
+  readonly stages: number;
+  /** Milliseconds since this stage began. */
+  readonly elapsed: number;
+}
+
+export interface BuildOptions extends BaseSettings {
+  /** Where layers and images are kept; shared by all checkouts of this host. */
+  readonly cacheDir: string;
+  /** The checkout whose recipe, lock and agent are built. */
+  readonly checkout: string;
+  readonly signal: AbortSignal;
+  readonly onProgress?: (progress: BuildProgress) => void;
+  /** Takes every line that the tools print. */
+  readonly log?: (line: string) => void;
+}
+
+/** The layers of a checkout, bottom to top, with their identities; builds nothing (about 0.2 s). */
+export async function planImage(
+  checkout: string,
+  settings: BaseSettings = {},
+): Promise<{ id: ImageId; layers: LayerPlan[] }> {
+  const layers = [await planBase(checkout, settings), await planClis(checkout), await planAgent(checkout)];
+  return { id: imageId(layers.map((layer) => layer.id)), layers };
+}
+
+/**
+ * Builds the image of a checkout and makes it current. Finished layers are taken from the cache, so a build that was
+ * stopped goes on where it was; one build runs per cache directory, others wait for it. An image becomes current only
+ * after `verifyImage` passed. Errors: `missing_packages`, `not_root`, `configuration_invalid`, `host_out_of_space`,
+ * `image_build_failed`, `image_verification_failed`; an abort throws the signal's reason.
+ */
+export async function buildImage(options: BuildOptions): Promise<ImageManifest> {
+  const { cacheDir, checkout, signal } = options;
+  const log = options.log ?? (() => undefined);
+  const files = cacheFiles(cacheDir);
+  let began = performance.now();
+  const reporter = (stage: BuildProgress['stage']): ((progress: StageProgress) => void) => {
+    began = performance.now();
+    return (progress) =>
+      options.onProgress?.({
+        ...progress,
+        stage,
+        stageIndex: STAGES.indexOf(stage),
+        stages: STAGES.length,
+        elapsed: Math.round(performance.now() - began),
+      });
+  };
+
+  const prepare = reporter('prepare');
+  prepare({ message: 'reading the recipe' });
+  const plan = await planImage(checkout, options);
+  const store = openImageStore(cacheDir);
+  const known = await store.get(plan.id);
+  if (known !== undefined && (await allThere(cacheDir, plan.layers))) {
+    await store.use(plan.id);
+    return known;
+  }
+
+  await requireBuildHost();
+  for (const directory of [files.layersDir, files.imagesDir, files.tmpDir, files.debsDir]) {
+    await mkdir(directory, { recursive: true, mode: 0o755 });
+  }
+  await using _lock = await takeLock(files.lock, {
+    signal,
+    onWait: (pid) => prepare({ message: `waiting for the build of process ${pid}` }),
+  });
+
+  const layers: Layer[] = [];
+  for (const layer of plan.layers) {
+    const progress = reporter(layer.name);
+    progress({ message: 'looking in the cache' });
+    const built = await ensureLayer(layer, { cacheDir, signal, progress, log });
+    progress({ message: `ready: ${built.file}`, bytes: built.bytes, fraction: 1 });
+    layers.push(built);
+  }
+
+  const verifying = reporter('verify');
+  verifying({ message: 'running the checks in a closed sandbox' });
+  const created = new Date().toISOString();
+  await verifyImage({ schema: 1, id: plan.id, layers, created }, { cacheDir, signal, log });
+  const manifest: ImageManifest = {
+    schema: 1,
+    id: plan.id,
+    layers,
+    created,
+    verified: new Date().toISOString(),
+  };
+
+  reporter('activate')({ message: `image ${plan.id} is current`, fraction: 1 });
+  await replaceFile(files.manifest(plan.id), `${JSON.stringify(manifest, null, 2)}\n`);
+  await store.use(plan.id);
+  return manifest;
+}
+
+async function allThere(cacheDir: string, layers: readonly LayerPlan[]): Promise<boolean> {
+  const found = await Promise.all(layers.map((layer) => findLayer(cacheDir, layer)));
+  return found.every((layer) => layer !== undefined);
+}

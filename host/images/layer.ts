@@ -1,0 +1,143 @@
+/** Makes one layer: content into a staging directory, staging directory into an erofs file, file into the cache. */
+import { chmod, lchown, mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { EPOCH } from '../../images/recipe.ts';
+import { PolydevError } from '../../protocol/errors.ts';
+import { sha256File } from './identity.ts';
+import { cacheFiles, Layer, type LayerName, readRecord, replaceFile } from './manifest.ts';
+import { mountPointsBelow } from './mounts.ts';
+import { run } from './run.ts';
+
+/** How far a stage is. `bytes` are those fetched or written so far; `fraction` is 0..1 where it can be known. */
+export interface StageProgress {
+  readonly message: string;
+  readonly bytes?: number;
+  readonly fraction?: number;
+}
+
+/** What the builder of a layer's content gets. */
+export interface FillContext {
+  readonly cacheDir: string;
+  /** Scratch directory of this layer; gone after the build. */
+  readonly scratch: string;
+  readonly signal: AbortSignal;
+  readonly progress: (progress: StageProgress) => void;
+  readonly log: (line: string) => void;
+}
+
+/** A layer that could be built: its identity is known, its content is not made yet. */
+export interface LayerPlan {
+  readonly name: LayerName;
+  readonly id: string;
+  /** Fills `root` (created empty by the caller) and says what it now holds, name -> version. */
+  fill(root: string, context: FillContext): Promise<Record<string, string>>;
+}
+
+/** The finished layer of a plan if the cache holds it whole (record, file, size), else undefined. */
+export async function findLayer(
+  cacheDir: string,
+  plan: Pick<LayerPlan, 'name' | 'id'>,
+): Promise<Layer | undefined> {
+  const record = await readRecord(cacheFiles(cacheDir).layerRecord(plan.name, plan.id), Layer);
+  if (record === undefined) return undefined;
+  const size = await stat(path.join(cacheDir, record.file)).then(
+    (found) => found.size,
+    () => -1,
+  );
+  return size === record.bytes ? record : undefined;
+}
+
+/** Removes a staging directory; refuses while something is mounted below it, so that rm never follows a mount. */
+export async function removeTree(directory: string): Promise<void> {
+  const mounted = await mountPointsBelow(directory);
+  if (mounted.length > 0) {
+    throw new PolydevError(
+      'image_build_failed',
+      `${mounted[0]} is still mounted; unmount it and build again`,
+    );
+  }
+  await rm(directory, { recursive: true, force: true });
+}
+
+/** A fixed UUID for a layer's file system, taken from its identity (RFC 9562 version 8). */
+const layerUuid = (id: string): string =>
+  `${id.slice(0, 8)}-${id.slice(8, 12)}-8${id.slice(12, 15)}-8${id.slice(0, 3)}-${id.slice(4, 16)}`;
+
+/** Packs `root` as erofs into `file`: the same tree and id give the same bytes (fixed time and UUID, sorted entries). */
+export async function packErofs(root: string, file: string, id: string, signal: AbortSignal): Promise<void> {
+  await run(['mkfs.erofs', '--quiet', '-zlz4', `-T${EPOCH}`, `-U${layerUuid(id)}`, file, root], {
+    what: `packing ${path.basename(file)}`,
+    deadline: 600_000,
+    signal,
+  });
+}
+
+/** Builds the layer of `plan` unless the cache holds it. `packing` is told when the content is complete. */
+export async function ensureLayer(plan: LayerPlan, context: Omit<FillContext, 'scratch'>): Promise<Layer> {
+  const { cacheDir, signal } = context;
+  const files = cacheFiles(cacheDir);
+  const existing = await findLayer(cacheDir, plan);
+  if (existing !== undefined) return existing;
+
+  const scratch = path.join(files.tmpDir, `${plan.name}-${plan.id}`);
+  await removeTree(scratch);
+  const root = path.join(scratch, 'root');
+  await mkdir(root, { recursive: true, mode: 0o755 });
+  await mkdir(files.layersDir, { recursive: true });
+  try {
+    const contents = await plan.fill(root, { ...context, scratch });
+    context.progress({ message: 'packing', fraction: 1 });
+    const packed = path.join(scratch, 'layer.erofs');
+    await packErofs(root, packed, plan.id, signal);
+    const record: Layer = {
+      name: plan.name,
+      id: plan.id,
+      file: files.layerFile(plan.name, plan.id),
+      sha256: await sha256File(packed, signal),
+      bytes: (await stat(packed)).size,
+      created: new Date().toISOString(),
+      contents,
+    };
+    await rename(packed, path.join(cacheDir, record.file));
+    await replaceFile(files.layerRecord(plan.name, plan.id), `${JSON.stringify(record, null, 2)}\n`);
+    return record;
+  } catch (error) {
+    const full =
+      (error as NodeJS.ErrnoException).code === 'ENOSPC' ||
+      PolydevError.from(error).lines.some((line) => line.includes('No space left'));
+    if (full)
+      throw new PolydevError(
+        'host_out_of_space',
+        `no space left below ${cacheDir} while building the ${plan.name} layer`,
+        { cause: error },
+      );
+    throw error;
+  } finally {
+    await removeTree(scratch);
+  }
+}
+
+/** Version field of a package.json. */
+export async function packageVersion(file: string): Promise<string> {
+  const parsed: unknown = JSON.parse(await readFile(file, 'utf8'));
+  const version =
+    parsed !== null && typeof parsed === 'object' && 'version' in parsed ? parsed.version : undefined;
+  if (typeof version !== 'string') throw new PolydevError('image_build_failed', `${file} names no version`);
+  return version;
+}
+
+/**
+ * Gives a staged tree the modes and owner it must have in the image, whatever the umask of the checkout or of the
+ * builder was: directories and executables 755, other files 644, root. For layers without special modes only.
+ */
+export async function normaliseModes(root: string): Promise<void> {
+  const asRoot = process.getuid?.() === 0;
+  await chmod(root, 0o755);
+  for (const entry of await readdir(root, { recursive: true, withFileTypes: true })) {
+    const file = path.join(entry.parentPath, entry.name);
+    if (asRoot) await lchown(file, 0, 0);
+    if (entry.isSymbolicLink()) continue;
+    const executable = entry.isDirectory() || ((await stat(file)).mode & 0o111) !== 0;
+    await chmod(file, executable ? 0o755 : 0o644);
+  }
+}
