@@ -37,7 +37,7 @@ const LOG_LIMIT = 32 * 1024 * 1024;
 export async function superviseChild<Ready>(spec: ChildSpec<Ready>): Promise<Child<Ready>> {
   let stopping = false;
   let current = await startOnce(spec);
-  let firstReady = current.ready;
+  let latest = current.ready;
 
   const watch = async () => {
     let delay = 100;
@@ -58,7 +58,7 @@ export async function superviseChild<Ready>(spec: ChildSpec<Ready>): Promise<Chi
             current.process.kill('SIGTERM');
             return;
           }
-          firstReady = current.ready;
+          latest = current.ready;
           spec.onRestart(current.ready);
           break;
         } catch (error) {
@@ -73,7 +73,7 @@ export async function superviseChild<Ready>(spec: ChildSpec<Ready>): Promise<Chi
 
   return {
     get ready() {
-      return firstReady;
+      return latest;
     },
     get pid() {
       return current.process.pid ?? -1;
@@ -116,7 +116,9 @@ async function startOnce<Ready>(spec: ChildSpec<Ready>): Promise<Running<Ready>>
   });
   await log.close();
 
-  const lines = createInterface({ input: child.stdout });
+  const stdout = child.stdout;
+  if (stdout === null) throw new PolydevError('internal', `${spec.name} has no stdout pipe`);
+  const lines = createInterface({ input: stdout });
   const ready = new Promise<Ready>((resolve) => {
     lines.on('line', (line) => {
       const value: unknown = line.startsWith('{') ? JSON.parse(line) : undefined;

@@ -35,11 +35,11 @@ export async function buildImageHere(settings: Settings, { output, signal }: Run
     cacheDir: settingsPaths(settings).images,
     checkout: settings.checkout,
     signal,
-    log: (line) => process.env.POLYDEV_VERBOSE && output.say(line),
+
     onProgress: (p) =>
       output.progress({
         stage: p.stage,
-        index: p.stageIndex,
+        index: p.stageIndex + 1,
         count: p.stages,
         message: p.message,
         ...(p.fraction === undefined ? {} : { fraction: p.fraction }),
@@ -76,6 +76,6 @@ export async function verifyCurrentImage(settings: Settings, { output, signal }:
   const store = openImageStore(settingsPaths(settings).images);
   const current = await store.current();
   if (current === undefined) throw new PolydevError('image_missing', 'there is no current image');
-  await verifyImage({ cacheDir: settingsPaths(settings).images, image: current, signal });
-  output.result(`${current.id} verified`);
+  const checks = await verifyImage(current, { cacheDir: settingsPaths(settings).images, signal });
+  output.result(`${current.id}: ${checks} checks passed`);
 }

@@ -106,7 +106,7 @@ program
     ) => {
       const provider = ProviderId.safeParse(name);
       if (!provider.success)
-        program.error(`error: unknown provider "${name}"; known: ${ProviderId.options.join(', ')}`);
+        return program.error(`error: unknown provider "${name}"; known: ${ProviderId.options.join(', ')}`);
       const [{ connect }, { TEST_PERSON }] = await Promise.all([
         import('./connect.ts'),
         import('../testkit/idp/people.ts'),

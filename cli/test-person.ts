@@ -3,8 +3,8 @@ import { createWebSocketStream, WebSocket } from 'ws';
 import { Ticket } from '../protocol/api.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import type { ProviderId, SessionId } from '../protocol/ids.ts';
-import { Person } from '../testkit/person/person.ts';
-import { connectRfb } from '../testkit/person/rfb.ts';
+import { RfbClient } from '../testkit/person/rfb.ts';
+import { signIn } from '../testkit/person/sign-in.ts';
 import type { Api } from './api.ts';
 
 export interface TestPerson {
@@ -38,13 +38,13 @@ export async function signInOnDesktop(
   // The desktop goes away with its machine; whoever waits for pixels is told by the RFB client.
   stream.on('error', () => {});
   try {
-    const rfb = await connectRfb(stream, { signal: options.signal });
-    const person = new Person(rfb);
-    await person.signIn({
+    using rfb = await RfbClient.connect(stream, { signal: options.signal });
+    await signIn({
+      rfb,
       provider: options.provider,
       ...options.person,
       signal: options.signal,
-      onStep: options.onStep,
+      onStep: (step) => options.onStep(step),
     });
   } finally {
     socket.terminate();

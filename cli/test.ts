@@ -107,19 +107,25 @@ async function runSuite(
   const report = path.join(artifacts, `${suite}.json`);
   await mkdir(artifacts, { recursive: true });
   await rm(report, { force: true });
-  await execa(
+  // In a network namespace with nothing but loopback: no test can send anything anywhere.
+  const sealed = ['--net', 'sh', '-c', 'ip link set lo up && exec "$@"', 'sh'];
+  const vitest = [
     bin(settings, 'vitest'),
-    ['run', '--project', suite, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
-    {
-      cwd: settings.checkout,
-      reject: false,
-      stdio: ['ignore', process.stderr, process.stderr],
-      timeout: 3_600_000,
-      cancelSignal: signal,
-      // The tests find the golden image where this command put it, and nothing of the caller's own installation.
-      env: { POLYDEV_CACHE: settings.cacheDir },
-    },
-  );
+    'run',
+    `--project=${suite}`,
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile.json=${report}`,
+  ];
+  await execa('unshare', [...sealed, ...vitest], {
+    cwd: settings.checkout,
+    reject: false,
+    stdio: ['ignore', process.stderr, process.stderr],
+    timeout: 3_600_000,
+    cancelSignal: signal,
+    // The tests find the golden image where this command put it, and nothing of the caller's own installation.
+    env: { POLYDEV_CACHE: settings.cacheDir },
+  });
   const text = await readFile(report, 'utf8').catch(() => undefined);
   if (text === undefined) {
     tally.failed += 1;
