@@ -1,0 +1,81 @@
+/** Names of the protocol in plain words. Complete by type: a new state does not compile without its words. */
+import type { MachineAction, MachineState, SessionState } from '../../protocol/lifecycles.ts';
+import type { Checkpoint, MachineKind } from '../../protocol/machine.ts';
+
+export type Tone = 'neutral' | 'busy' | 'attention' | 'good' | 'bad';
+
+/** `doing` while the session is there, `done` once it has passed. */
+export const SESSION_WORDS: Readonly<Record<SessionState, { doing: string; done: string; tone: Tone }>> = {
+  queued: { doing: 'Waiting for its turn', done: 'Accepted', tone: 'busy' },
+  preparing: { doing: 'Preparing your browser machine', done: 'Browser machine ready', tone: 'busy' },
+  waiting_for_person: { doing: 'Waiting for you to sign in', done: 'You signed in', tone: 'attention' },
+  capturing: { doing: 'Reading the credential', done: 'Credential read and checked', tone: 'busy' },
+  storing: { doing: 'Encrypting and storing it', done: 'Encrypted and stored', tone: 'busy' },
+  installing: {
+    doing: 'Installing it in your CLI machine',
+    done: 'Installed in your CLI machine',
+    tone: 'busy',
+  },
+  completed: { doing: 'Connected', done: 'Connected', tone: 'good' },
+  failed: { doing: 'Failed', done: 'Failed', tone: 'bad' },
+  cancelled: { doing: 'Cancelled', done: 'Cancelled', tone: 'neutral' },
+  expired: { doing: 'Time ran out', done: 'Time ran out', tone: 'bad' },
+};
+
+/** The states of a login that works, in order: the steps that a timeline shows from the start. */
+export const HAPPY_PATH: readonly SessionState[] = [
+  'queued',
+  'preparing',
+  'waiting_for_person',
+  'capturing',
+  'storing',
+  'installing',
+  'completed',
+];
+
+export const MACHINE_WORDS: Readonly<Record<MachineState, { words: string; tone: Tone }>> = {
+  requested: { words: 'Requested', tone: 'busy' },
+  creating: { words: 'Being made', tone: 'busy' },
+  booting: { words: 'Booting', tone: 'busy' },
+  ready: { words: 'Ready', tone: 'good' },
+  stopped: { words: 'Stopped', tone: 'neutral' },
+  destroying: { words: 'Being removed', tone: 'busy' },
+  destroyed: { words: 'Removed', tone: 'neutral' },
+  failed: { words: 'Failed', tone: 'bad' },
+};
+
+export const MACHINE_ACTION_WORDS: Readonly<Record<MachineAction, string>> = {
+  open_terminal: 'Open terminal',
+  start: 'Start',
+  stop: 'Stop',
+  destroy: 'Remove',
+};
+
+export const CHECKPOINT_WORDS: Readonly<Record<Checkpoint, string>> = {
+  hypervisor: 'Sandbox started',
+  init: 'First process runs',
+  agent: 'Agent answers',
+  desktop: 'Desktop is up',
+  browser: 'Browser is up',
+  provider: 'CLI is ready',
+};
+
+/** The boot checklist of a kind of machine, in order. */
+export function bootChecklist(kind: MachineKind): Checkpoint[] {
+  const all = Object.keys(CHECKPOINT_WORDS) as Checkpoint[];
+  return kind === 'browser' ? all : all.filter((name) => name !== 'desktop' && name !== 'browser');
+}
+
+export const KIND_WORDS: Readonly<Record<MachineKind, string>> = {
+  browser: 'Browser machine',
+  cli: 'CLI machine',
+};
+
+/** `credential_check` → `Credential check`: for names that only the sender knows. */
+export function humanise(name: string): string {
+  const spaced = name.replaceAll(/[_-]+/g, ' ').trim();
+  return spaced.charAt(0).toUpperCase() + spaced.slice(1);
+}
+
+/** The short form of an id for people; the whole id is one click away. */
+export const shortId = (id: string): string => id.slice(0, 8);

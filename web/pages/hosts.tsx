@@ -1,0 +1,74 @@
+import type { Host } from '../../protocol/api.ts';
+import { gibibytes } from '../data/clock.ts';
+import { useJson } from '../data/resource.ts';
+import { Badge, Loading, PageHead, useTitle } from '../widgets/basics.tsx';
+import { ProblemPanel } from '../widgets/problem-panel.tsx';
+
+const REFRESH_MS = 5_000;
+
+export function HostsPage() {
+  useTitle('Hosts');
+  const { value, problem } = useJson<{ hosts: Host[] }>('/api/hosts', REFRESH_MS);
+  return (
+    <>
+      <PageHead title="Hosts" />
+      {problem !== undefined && <ProblemPanel title="The hosts cannot be shown" problem={problem} />}
+      {value === undefined && problem === undefined && <Loading what="the hosts" lines={4} />}
+      {value?.hosts.length === 0 && <p className="empty">No host is known. ./polydev up starts one.</p>}
+      <ul className="cards">
+        {value?.hosts.map((host) => (
+          <HostCard key={host.id} host={host} />
+        ))}
+      </ul>
+    </>
+  );
+}
+
+function HostCard({ host }: { readonly host: Host }) {
+  return (
+    <li className="card">
+      <h2>
+        {host.id}{' '}
+        <Badge tone={host.ok ? 'good' : 'bad'}>{host.ok ? 'Takes machines' : 'Takes no machines'}</Badge>
+      </h2>
+      {host.problems.length > 0 && (
+        <ul className="problems">
+          {host.problems.map((text) => (
+            <li key={text}>{text}</li>
+          ))}
+        </ul>
+      )}
+      <dl className="facts">
+        <dt>Driver</dt>
+        <dd>
+          <code>{host.driver}</code>
+        </dd>
+        <dt>Golden image</dt>
+        <dd>{host.image === null ? 'none yet' : <code>{host.image}</code>}</dd>
+        <dt>Machines</dt>
+        <dd>{host.machines}</dd>
+        <Share name="Memory" amount={host.memoryMiB} />
+        <Share name="Disk" amount={host.diskMiB} />
+      </dl>
+    </li>
+  );
+}
+
+function Share({ name, amount }: { readonly name: string; readonly amount: Host['memoryMiB'] }) {
+  const used = amount.total - amount.available;
+  return (
+    <>
+      <dt>{name}</dt>
+      <dd>
+        <meter
+          min={0}
+          max={amount.total}
+          value={used}
+          high={amount.total * 0.9}
+          aria-label={`${name} in use`}
+        />{' '}
+        {gibibytes(amount.available)} free of {gibibytes(amount.total)}
+      </dd>
+    </>
+  );
+}

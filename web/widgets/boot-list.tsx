@@ -1,0 +1,48 @@
+import type { Machine } from '../../protocol/api.ts';
+import { duration, timeOfDay } from '../data/clock.ts';
+import { bootChecklist, CHECKPOINT_WORDS } from '../data/words.ts';
+
+/**
+ * A machine's boot, as the checklist it is: each point with the time it took since the one before. When the machine
+ * failed before its last point, the first one missing is marked as the place where it stopped.
+ */
+export function BootList({ machine }: { readonly machine: Machine }) {
+  const stamps = new Map(machine.stamps.map((stamp) => [stamp.checkpoint, stamp.at]));
+  const points = bootChecklist(machine.kind);
+  const missing = points.findIndex((point) => !stamps.has(point));
+  const booting =
+    machine.state === 'requested' || machine.state === 'creating' || machine.state === 'booting';
+  let before = Date.parse(machine.createdAt);
+  return (
+    <ol className="timeline" aria-label="Boot checklist">
+      {points.map((point, index) => {
+        const at = stamps.get(point);
+        const since = at === undefined ? 0 : Date.parse(at) - before;
+        if (at !== undefined) before = Date.parse(at);
+        let status = 'ahead';
+        if (at !== undefined) status = 'done';
+        else if (index === missing && machine.state === 'failed') status = 'ended step-bad';
+        else if (index === missing && booting) status = 'current';
+        return (
+          <li
+            key={point}
+            className={`step step-${status}`}
+            aria-current={status === 'current' ? 'step' : undefined}
+          >
+            <div className="step-line">
+              <span className="step-title">{CHECKPOINT_WORDS[point]}</span>
+              {at !== undefined && (
+                <time className="step-time" dateTime={at} title={timeOfDay(at)}>
+                  <span className="visually-hidden">reached after </span>
+                  {duration(since)}
+                </time>
+              )}
+              {status.startsWith('ended') && <span className="step-time">stopped here</span>}
+              {status === 'ahead' && <span className="visually-hidden"> not reached</span>}
+            </div>
+          </li>
+        );
+      })}
+    </ol>
+  );
+}
