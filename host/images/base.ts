@@ -172,7 +172,7 @@ export function aptProgress(context: Pick<FillContext, 'progress' | 'log'>): (li
     const get = /^Get:\d+ .*\[([\d.,]+ [kMG]?B)\]$/.exec(line);
     if (get !== null && !/ (InRelease|Packages|Translation-\S+) /.test(line)) {
       fetched += parseAptSize(get[1] ?? '');
-      report(`fetching ${/ (\S+) \S+ \[/.exec(line)?.[1] ?? 'packages'}`);
+      report(`fetching ${/ (\S+) \S+ \S+ \[/.exec(line)?.[1] ?? 'packages'}`);
     }
     const step = /^(Unpacking|Setting up) (\S+)/.exec(line);
     if (step?.[1] === 'Unpacking') report(`unpacking ${step[2]} (${++unpacked} of ${packages})`);

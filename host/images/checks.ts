@@ -272,9 +272,8 @@ export const CHECKS: readonly Check[] = [
       'keep networkd with one .network file as the only one; drop the other from images/recipe.ts or images/files/',
     run: async (root) => {
       const owners: string[] = [];
-      for (const directory of ['etc/systemd/network', 'usr/lib/systemd/network', 'lib/systemd/network']) {
-        if (directory === 'lib/systemd/network' && (await lstat(path.join(root, 'lib'))).isSymbolicLink())
-          continue;
+      // /lib is a link to /usr/lib in the image.
+      for (const directory of ['etc/systemd/network', 'usr/lib/systemd/network']) {
         for (const name of await readdir(path.join(root, directory)).catch(() => [])) {
           if (!name.endsWith('.network')) continue;
           const text = (await readText(path.join(root, directory, name))) ?? '';
