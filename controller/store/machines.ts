@@ -1,0 +1,226 @@
+/** Machines. */
+import { sql } from 'kysely';
+import type { Machine } from '../../protocol/api.ts';
+import type { ErrorReport } from '../../protocol/errors.ts';
+import type { EvidenceFile } from '../../protocol/host.ts';
+import type { MachineId, SessionId, UserId } from '../../protocol/ids.ts';
+import { MACHINE_TRANSITIONS, type MachineState, machineActions } from '../../protocol/lifecycles.ts';
+import type { Display, Limits, MachineKind, Realm, Stamp } from '../../protocol/machine.ts';
+import type { Database, MachineRow } from './tables.ts';
+import { appendEvent } from './timeline.ts';
+import { refuseTransition, statesBefore, violates } from './transitions.ts';
+import { ensureUser } from './users.ts';
+
+export interface NewMachineRequest {
+  id: MachineId;
+  kind: MachineKind;
+  realm: Realm;
+  userId: UserId;
+  /** For a browser machine. */
+  sessionId: SessionId | null;
+  hostId: string;
+  limits: Limits;
+  display: Display;
+}
+
+export interface MachinePatch {
+  driver?: string;
+  image?: string;
+  address?: string | null;
+  error?: ErrorReport;
+  evidence?: EvidenceFile[];
+}
+
+const columns = (patch: MachinePatch) => {
+  const { error, evidence, ...rest } = patch;
+  return {
+    ...rest,
+    ...(error === undefined ? {} : { error: JSON.stringify(error) }),
+    ...(evidence === undefined ? {} : { evidence: JSON.stringify(evidence) }),
+  };
+};
+
+/**
+ * Makes a machine, `requested`, and gives its row. Idempotent by id; for a CLI machine the one that the person
+ * already has in this realm is given instead.
+ */
+export async function requestMachine(db: Database, request: NewMachineRequest): Promise<MachineRow> {
+  const existing = await getMachine(db, request.id);
+  if (existing !== undefined) return existing;
+  if (request.kind === 'cli') {
+    const mine = await findCliMachine(db, request.userId, request.realm);
+    if (mine !== undefined) return mine;
+  }
+  try {
+    return await db.transaction().execute(async (tx) => {
+      await ensureUser(tx, request.userId);
+      const row = await tx
+        .insertInto('machines')
+        .values({
+          ...request,
+          state: 'requested',
+          limits: JSON.stringify(request.limits),
+          display: JSON.stringify(request.display),
+          stamps: '[]',
+        })
+        .returningAll()
+        .executeTakeFirstOrThrow();
+      await appendEvent(tx, stateEvent(row, 'requested', request.kind));
+      return row;
+    });
+  } catch (error) {
+    if (!violates(error, 'machines_one_cli')) throw error;
+    const mine = await findCliMachine(db, request.userId, request.realm);
+    if (mine === undefined) throw error;
+    return mine;
+  }
+}
+
+const stateEvent = (
+  row: { id: MachineId; sessionId: SessionId | null },
+  name: MachineState,
+  detail: string | null,
+) => ({
+  subject: 'machine' as const,
+  id: row.id,
+  kind: 'state' as const,
+  name,
+  detail,
+  sessionId: row.sessionId,
+  machineId: row.id,
+});
+
+/**
+ * Moves a machine to a state, in one transaction with its timeline event. Entering `creating` starts a new checklist.
+ * @throws illegal_transition, not_found
+ */
+export async function advanceMachine(
+  db: Database,
+  id: MachineId,
+  to: MachineState,
+  patch: MachinePatch = {},
+  detail?: string,
+): Promise<void> {
+  await db.transaction().execute(async (tx) => {
+    const row = await tx
+      .updateTable('machines')
+      .set({
+        state: to,
+        ...columns(patch),
+        ...(to === 'creating'
+          ? { startedAt: sql<Date>`clock_timestamp()`, stamps: '[]', address: null }
+          : {}),
+        ...(to === 'destroyed' || to === 'failed' ? { endedAt: sql<Date>`clock_timestamp()` } : {}),
+      })
+      .where('id', '=', id)
+      .where('state', 'in', statesBefore(MACHINE_TRANSITIONS, to))
+      .returning(['id', 'sessionId'])
+      .executeTakeFirst();
+    if (row === undefined) refuseTransition('machine', id, (await getMachine(tx, id))?.state, to);
+    await appendEvent(tx, stateEvent(row, to, detail ?? patch.error?.code ?? null));
+    // What is gone or broken holds no credential any more.
+    if (to === 'destroyed' || to === 'failed') {
+      await tx
+        .updateTable('credentials')
+        .set({ holderMachineId: null })
+        .where('holderMachineId', '=', id)
+        .execute();
+    }
+  });
+}
+
+/** Notes facts without a change of state. */
+export async function patchMachine(db: Database, id: MachineId, patch: MachinePatch): Promise<void> {
+  await db.updateTable('machines').set(columns(patch)).where('id', '=', id).execute();
+}
+
+/** Adds a boot checkpoint to the machine's checklist and to the timeline; one seen before changes nothing. */
+export async function recordStamp(db: Database, id: MachineId, stamp: Stamp): Promise<void> {
+  await db.transaction().execute(async (tx) => {
+    const row = await tx
+      .selectFrom('machines')
+      .select(['sessionId', 'stamps', 'startedAt'])
+      .where('id', '=', id)
+      .forUpdate()
+      .executeTakeFirst();
+    if (row === undefined || row.stamps.some((seen) => seen.checkpoint === stamp.checkpoint)) return;
+    await tx
+      .updateTable('machines')
+      .set({ stamps: JSON.stringify([...row.stamps, stamp]) })
+      .where('id', '=', id)
+      .execute();
+    const at = new Date(stamp.at);
+    await appendEvent(tx, {
+      subject: 'machine',
+      id,
+      kind: 'checkpoint',
+      name: stamp.checkpoint,
+      at,
+      durationMs: row.startedAt === null ? null : Math.max(0, at.getTime() - row.startedAt.getTime()),
+      sessionId: row.sessionId,
+      machineId: id,
+    });
+  });
+}
+
+export async function getMachine(db: Database, id: MachineId): Promise<MachineRow | undefined> {
+  return db.selectFrom('machines').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
+/** The person's CLI machine in a realm, unless it is going, gone or failed. */
+export async function findCliMachine(
+  db: Database,
+  userId: UserId,
+  realm: Realm,
+): Promise<MachineRow | undefined> {
+  return db
+    .selectFrom('machines')
+    .selectAll()
+    .where('kind', '=', 'cli')
+    .where('userId', '=', userId)
+    .where('realm', '=', realm)
+    .where('state', 'not in', ['destroying', 'destroyed', 'failed'])
+    .executeTakeFirst();
+}
+
+/** Newest first, at most 200; those gone for more than a day are left out. */
+export async function listMachines(db: Database, filter: { userId?: UserId }): Promise<MachineRow[]> {
+  let query = db
+    .selectFrom('machines')
+    .selectAll()
+    .where((where) =>
+      where.or([where('state', '!=', 'destroyed'), where('endedAt', '>', new Date(Date.now() - 86_400_000))]),
+    );
+  if (filter.userId !== undefined) query = query.where('userId', '=', filter.userId);
+  return query.orderBy('createdAt', 'desc').orderBy('id').limit(200).execute();
+}
+
+/** Every machine of a host that the database does not think gone. */
+export async function listUnfinishedMachines(db: Database, hostId: string): Promise<MachineRow[]> {
+  return db
+    .selectFrom('machines')
+    .selectAll()
+    .where('hostId', '=', hostId)
+    .where('state', '!=', 'destroyed')
+    .execute();
+}
+
+/** As the public API shows it. */
+export function toMachine(row: MachineRow): Machine {
+  return {
+    id: row.id,
+    kind: row.kind,
+    realm: row.realm,
+    userId: row.userId,
+    sessionId: row.sessionId,
+    state: row.state,
+    driver: row.driver,
+    image: row.image,
+    address: row.address,
+    createdAt: row.createdAt.toISOString(),
+    endedAt: row.endedAt?.toISOString() ?? null,
+    stamps: row.stamps,
+    error: row.error,
+    actions: [...machineActions(row.kind, row.state)],
+  };
+}
