@@ -45,15 +45,24 @@ export class Person {
       }
       return undefined;
     };
-    try {
-      return await this.#rfb.waitFor(look, targets.join(' or '), this.#wait(wait));
-    } catch (error) {
-      this.#signal?.throwIfAborted();
-      const message = error instanceof Error ? error.message : String(error);
-      throw new PolydevError('desktop_failed', `${message}; the screen shows ${this.describe()}`, {
-        cause: error,
-      });
+    return this.#look(look, targets.join(' or '), wait);
+  }
+
+  /** Whether a target is on the screen now or within `ms`. @throws like {@link seeAny}, except for the time. */
+  async seesWithin(target: PageName | TargetName, ms: number, signal?: AbortSignal): Promise<boolean> {
+    const due = Date.now() + ms;
+    const all = this.#wait({ deadlineMs: ms, ...(signal ? { signal } : {}) });
+    while (!this.find(target)) {
+      const left = due - Date.now();
+      if (left <= 0 || !(await this.#rfb.changedWithin(left, all.signal)))
+        return this.find(target) !== undefined;
     }
+    return true;
+  }
+
+  /** Waits until a target is no longer on the screen. @throws like {@link seeAny}. */
+  async seeGone(target: PageName | TargetName, wait: Wait): Promise<void> {
+    await this.#look(() => (this.find(target) ? undefined : true), `"${target}" to go away`, wait);
   }
 
   /** Waits for one target; see {@link seeAny}. */
@@ -134,6 +143,19 @@ export class Person {
       throw new PolydevError('forbidden', 'no screenshot after consent: the address bar may show a token');
     }
     return png(this.#rfb.screen);
+  }
+
+  async #look<T>(look: () => T | undefined, what: string, wait: Wait): Promise<T> {
+    const all = this.#wait(wait);
+    try {
+      return await this.#rfb.waitFor(look, what, all);
+    } catch (error) {
+      all.signal?.throwIfAborted();
+      const message = error instanceof Error ? error.message : String(error);
+      throw new PolydevError('desktop_failed', `${message}; the screen shows ${this.describe()}`, {
+        cause: error,
+      });
+    }
   }
 
   #options(): { signal?: AbortSignal } {

@@ -42,19 +42,22 @@ export class RfbClient implements Disposable {
   }
 
   /**
-   * Shakes hands (shared session) and waits for the first whole picture.
+   * Shakes hands (shared session) and waits for the first whole picture. Ends `stream` when that fails.
    *
-   * @throws PolydevError `desktop_failed` when the server wants another version or security type, closes, or is silent.
+   * @throws PolydevError `desktop_failed` when the server wants another version or a password, closes, or is silent for
+   *   `deadlineMs` (default 15 s); the signal's reason.
    */
   static async connect(stream: Duplex, wait: Partial<Wait> = {}): Promise<RfbClient> {
     const { deadlineMs = HANDSHAKE_MS, signal } = wait;
     const due = Date.now() + deadlineMs;
-    const reader = new ByteReader(stream);
     const stop = () => stream.destroy();
     const clock = setTimeout(stop, deadlineMs);
     signal?.addEventListener('abort', stop, { once: true });
+    // The reader sees every failure; without a listener one between two reads would end the process.
+    stream.on('error', () => {});
     try {
       signal?.throwIfAborted();
+      const reader = new ByteReader(stream);
       const { width, height } = await handshake(stream, reader);
       const client = new RfbClient(stream, reader, width, height);
       void client.#run();

@@ -5,17 +5,26 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
-import { appendFile, chown, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { appendFile, chown, glob, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { z } from 'zod';
 import { allIdpHosts } from '../idp/hosts.ts';
 
 const exec = promisify(execFile);
 const START_MS = 20_000;
 const CA_BUNDLE = '/etc/ssl/certs/ca-certificates.crt';
 const POLICIES = '/etc/chromium/policies/managed';
+
+const LogLine = z.object({
+  host: z.string(),
+  method: z.string(),
+  path: z.string(),
+  status: z.number(),
+  note: z.string().optional(),
+});
 
 /** Everything the room holds; a tmpfs that is gone with the namespace. */
 export const ROOM = '/run/sealed';
@@ -64,15 +73,17 @@ function child(process: ChildProcess): AsyncDisposable {
 }
 
 /** Starts the test identity provider as its own program and makes everything in the room trust it. */
-export async function startProvider(canary: string): Promise<AsyncDisposable & { requests(): string[] }> {
+export async function startProvider(
+  canary: string,
+): Promise<AsyncDisposable & { requests(): Promise<string[]> }> {
   const main = fileURLToPath(new URL('../idp/main.ts', import.meta.url));
   const args = [main, '--listen', '127.0.0.1', '--state', `${ROOM}/idp`, '--canary', canary];
   const process_ = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   const log: string[] = [];
-  createInterface({ input: process_.stderr }).on('line', (line) => log.push(line));
+  const errors = createInterface({ input: process_.stderr }).on('line', (line) => log.push(line));
   const lines = createInterface({ input: process_.stdout });
   const [line] = await once(lines, 'line', { signal: AbortSignal.timeout(START_MS) });
-  const { ca } = JSON.parse(line);
+  const { ca } = z.object({ ca: z.string() }).parse(JSON.parse(line));
   const pem = await readFile(ca, 'utf8');
   await appendFile(CA_BUNDLE, pem);
   await mkdir(POLICIES, { recursive: true });
@@ -81,15 +92,21 @@ export async function startProvider(canary: string): Promise<AsyncDisposable & {
     `${POLICIES}/test.json`,
     JSON.stringify({ CACertificates: [der], PasswordManagerEnabled: false }),
   );
+  const logged = once(errors, 'close');
+  const running = child(process_);
   return {
-    ...child(process_),
-    requests: () =>
-      log
-        .map((text) => JSON.parse(text))
+    ...running,
+    /** Stops the provider, so that every line is there, and tells what was asked of it. */
+    async requests() {
+      await running[Symbol.asyncDispose]();
+      await logged;
+      return log
+        .map((text) => LogLine.parse(JSON.parse(text)))
         .filter(({ status }) => status !== 404)
         .map(({ method, host, path, status, note }) =>
           `${method} ${host}${path} ${status} ${note ?? ''}`.trim(),
-        ),
+        );
+    },
   };
 }
 
@@ -143,12 +160,28 @@ export async function startDesktop(home: string): Promise<Desktop> {
   };
 }
 
-/** A command with an end: its output (both streams, the last 20 kB) and exit code; `null` when it was stopped. */
-export function within(
+/** The native codex program inside a CLI layer of the golden image, which is mounted in the room. */
+export async function unpackCodex(layer: string): Promise<string> {
+  const at = `${ROOM}/clis`;
+  await mkdir(at);
+  await exec('mount', ['-o', 'ro,loop', layer, at], { timeout: START_MS });
+  const pattern = 'opt/polydev/clis/node_modules/@openai/codex-linux-*/vendor/*/bin/codex';
+  for await (const found of glob(pattern, { cwd: at })) return `${at}/${found}`;
+  throw new Error(`${layer} holds no ${pattern}`);
+}
+
+/** A command that was started; disposing it stops it. */
+export interface Command extends AsyncDisposable {
+  /** Both output streams, the last 20 kB, and the exit code; `null` when it was stopped or took too long. */
+  ended: Promise<{ code: number | null; output: string }>;
+}
+
+/** Starts a command as another user; it is stopped after `deadlineMs`. */
+export function startCommand(
   file: string,
   args: string[],
   options: { env: Record<string, string>; cwd: string; uid: number; gid: number; deadlineMs: number },
-): { ended: Promise<{ code: number | null; output: string }>; over: boolean; stop(): Promise<void> } {
+): Command {
   const { deadlineMs, ...rest } = options;
   const process_ = spawn(file, args, { ...rest, stdio: ['ignore', 'pipe', 'pipe'], timeout: deadlineMs });
   let output = '';
@@ -157,18 +190,9 @@ export function within(
       output = (output + text).slice(-20_000);
     });
   }
-  const handle = {
-    over: false,
-    ended: new Promise<{ code: number | null; output: string }>((resolve, reject) => {
-      process_.on('error', reject);
-      process_.on('close', (code) => {
-        handle.over = true;
-        resolve({ code, output });
-      });
-    }),
-    async stop() {
-      process_.kill('SIGTERM');
-    },
-  };
-  return handle;
+  const ended = new Promise<{ code: number | null; output: string }>((resolve, reject) => {
+    process_.on('error', reject);
+    process_.on('close', (code) => resolve({ code, output }));
+  });
+  return { ended, ...child(process_) };
 }

@@ -5,114 +5,154 @@
  *
  * `unshare --net --mount --pid --fork --kill-child --mount-proc node sealed.ts <JSON of SealedRun>`
  */
+import { writeFileSync } from 'node:fs';
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { z } from 'zod';
+import type { Person } from './person.ts';
 import { RfbClient } from './rfb.ts';
-import { PERSON_ID, prepareRoom, ROOM, startDesktop, startProvider, within } from './room.ts';
+import {
+  PERSON_ID,
+  prepareRoom,
+  ROOM,
+  startCommand,
+  startDesktop,
+  startProvider,
+  unpackCodex,
+} from './room.ts';
 import { type SignInStep, signIn } from './sign-in.ts';
 
-/** What to do; `shots` is a directory for screenshots taken before consent. */
-export interface SealedRun {
-  codex: string;
-  email: string;
-  password: string;
-  consent: 'allow' | 'deny';
-  canary: string;
-  shots?: string;
+/** What to do. */
+export const SealedRun = z.object({
+  /** The native codex program, or a read-only image (`.erofs`) of the golden image's CLI layer that holds it. */
+  codex: z.string(),
+  email: z.string(),
+  password: z.string(),
+  consent: z.enum(['allow', 'deny']),
+  canary: z.string(),
+  /** Directory for screenshots, which are taken before consent only. */
+  shots: z.string().optional(),
+  /** After the login: send a prompt, then log out. */
+  use: z.boolean().default(false),
+});
+
+/** What came of it. */
+export const SealedResult = z.object({
+  steps: z.array(z.string()),
+  /** Why the person did not get through, if so. */
+  problem: z.string().optional(),
+  /** How `codex login` ended; `code` is null when it still waited 8 s after the person was done, and was stopped. */
+  login: z.object({ code: z.number().nullable(), output: z.string() }),
+  /** Facts about auth.json, none of them a token. */
+  authFile: z
+    .object({ mode: z.string(), email: z.string(), refreshToken: z.boolean(), canary: z.boolean() })
+    .optional(),
+  status: z.string().optional(),
+  answer: z.string().optional(),
+  logout: z.string().optional(),
+  /** `METHOD host/path status note` of every request to the test identity provider that was not answered with 404. */
+  requests: z.array(z.string()),
+});
+export type SealedResult = z.infer<typeof SealedResult>;
+
+const AuthFile = z.object({
+  tokens: z.object({ id_token: z.string(), refresh_token: z.string().nullish() }),
+});
+const Event = z.object({ item: z.object({ type: z.string(), text: z.string().optional() }).optional() });
+
+const LOGIN_MS = 120_000;
+const AFTERWARDS_MS = 8_000;
+const BEFORE_CONSENT: readonly SignInStep[] = [
+  'sign-in page seen',
+  'e-mail typed',
+  'password typed',
+  'signed in',
+  'consent page seen',
+];
+
+if (import.meta.main) {
+  const run = SealedRun.parse(JSON.parse(process.argv[2] ?? 'null'));
+  process.stdout.write(`${JSON.stringify(await sealed(run))}\n`);
 }
 
-/** What came of it. Output of the CLI is cut to its ends; it holds no token. */
-export interface SealedResult {
-  steps: SignInStep[];
-  problem?: string;
-  login: { code: number | null; output: string };
-  authFile?: { mode: string; email: string; refreshToken: boolean; canary: boolean };
-  status?: string;
-  answer?: string;
-  logout?: string;
-  /** `METHOD host/path status note` of every request that was answered with something else than 404. */
-  requests: string[];
-}
+async function sealed(run: z.infer<typeof SealedRun>): Promise<SealedResult> {
+  const home = `${ROOM}/home`;
+  await using stack = new AsyncDisposableStack();
+  await prepareRoom(home);
+  const program = run.codex.endsWith('.erofs') ? await unpackCodex(run.codex) : run.codex;
+  const provider = stack.use(await startProvider(run.canary));
+  const display = stack.use(await startDesktop(home));
 
-const run: SealedRun = JSON.parse(process.argv[2] ?? '');
-const home = `${ROOM}/home`;
-const urlFile = `${ROOM}/url`;
+  // What `$BROWSER` names: hands the URL over, as the guest's own opener does.
+  const shim = '#!/bin/sh\nprintf %s "$1" > "$URL_FILE.new" && mv "$URL_FILE.new" "$URL_FILE"\n';
+  await writeFile(`${ROOM}/browser`, shim, { mode: 0o755 });
+  const env = { ...display.env, BROWSER: `${ROOM}/browser`, URL_FILE: `${ROOM}/url` };
+  const codex = (deadlineMs: number, ...args: string[]) =>
+    startCommand(program, args, { env, cwd: home, ...PERSON_ID, deadlineMs });
 
-await using stack = new AsyncDisposableStack();
-await prepareRoom(home);
-const provider = stack.use(await startProvider(run.canary));
-const display = stack.use(await startDesktop(home));
-const env = { ...display.env, BROWSER: `${ROOM}/browser`, URL_FILE: urlFile };
-
-// What `$BROWSER` names: hands the URL over, as the guest's own opener does.
-const shim = '#!/bin/sh\nprintf %s "$1" > "$URL_FILE.new" && mv "$URL_FILE.new" "$URL_FILE"\n';
-await writeFile(`${ROOM}/browser`, shim, { mode: 0o755 });
-
-const codex = (args: string[], deadlineMs: number) =>
-  within(run.codex, args, { env, cwd: home, ...PERSON_ID, deadlineMs });
-
-const login = codex(['login'], 90_000);
-const result: SealedResult = { steps: [], login: { code: null, output: '' }, requests: [] };
-try {
-  await display.browse(await loginUrl());
-  using rfb = await RfbClient.connect(connect(display.socket));
-  await signIn({
-    rfb,
-    provider: 'codex',
-    email: run.email,
-    password: run.password,
-    consent: run.consent,
-    onStep: (step, _ms, person) => {
+  const login = stack.use(codex(LOGIN_MS, 'login'));
+  const result: SealedResult = { steps: [], login: { code: null, output: '' }, requests: [] };
+  try {
+    const ended = login.ended.then(({ output }) => {
+      throw new Error(`codex ended before it opened a browser: ${output.slice(-500)}`);
+    });
+    ended.catch(() => undefined);
+    await display.browse(await Promise.race([textOf(env.URL_FILE), ended]));
+    using rfb = await RfbClient.connect(connect(display.socket));
+    const onStep = (step: SignInStep, _ms: number, person: Person) => {
       result.steps.push(step);
-      const shown = !['allowed', 'denied', 'left the provider'].includes(step);
-      if (run.shots && shown) void writeFile(`${run.shots}/${step}.png`, person.screenshot());
-    },
-  });
-} catch (error) {
-  result.problem = error instanceof Error ? error.message : String(error);
-  login.stop();
+      if (run.shots && BEFORE_CONSENT.includes(step)) {
+        writeFileSync(`${run.shots}/${step}.png`, person.screenshot());
+      }
+    };
+    const { email, password, consent } = run;
+    await signIn({ rfb, provider: 'codex', email, password, consent, onStep });
+  } catch (error) {
+    result.problem = error instanceof Error ? error.message : String(error);
+  }
+  const patience = setTimeout(() => void login[Symbol.asyncDispose](), AFTERWARDS_MS);
+  result.login = await login.ended;
+  clearTimeout(patience);
+  if (result.login.code === 0) {
+    result.authFile = await lookAt(`${home}/.codex/auth.json`, run.canary);
+    result.status = (await codex(20_000, 'login', 'status').ended).output.trim();
+    if (run.use) {
+      const prompt = ['exec', '--json', '--skip-git-repo-check', 'ping from the test'];
+      result.answer = answerIn((await codex(60_000, ...prompt).ended).output);
+      result.logout = (await codex(20_000, 'logout').ended).output.trim();
+    }
+  }
+  result.requests = await provider.requests();
+  return result;
 }
-const ended = await Promise.race([
-  login.ended,
-  sleep(10_000)
-    .then(() => login.stop())
-    .then(() => login.ended),
-]);
-result.login = ended;
-if (ended.code === 0) {
-  const text = await readFile(`${home}/.codex/auth.json`, 'utf8');
-  const { tokens } = JSON.parse(text);
-  const claims = JSON.parse(Buffer.from(tokens.id_token.split('.')[1], 'base64url').toString('utf8'));
-  result.authFile = {
-    mode: ((await stat(`${home}/.codex/auth.json`)).mode & 0o777).toString(8),
-    email: claims.email,
-    refreshToken: typeof tokens.refresh_token === 'string' && tokens.refresh_token !== '',
-    canary: text.includes(run.canary),
-  };
-  result.status = (await codex(['login', 'status'], 20_000).ended).output.trim();
-  const said = await codex(['exec', '--json', '--skip-git-repo-check', 'ping from the test'], 60_000).ended;
-  result.answer = said.output
-    .split('\n')
-    .filter((line) => line.startsWith('{'))
-    .map((line) => JSON.parse(line))
-    .find((event) => event.item?.type === 'agent_message')?.item.text;
-  result.answer ??= said.output.slice(-2_000);
-  result.logout = (await codex(['logout'], 20_000).ended).output.trim();
-}
-result.requests = provider.requests();
-process.stdout.write(`${JSON.stringify(result)}\n`);
-await stack.disposeAsync();
-process.exit(0);
 
-async function loginUrl(): Promise<string> {
+async function textOf(path: string): Promise<string> {
   const signal = AbortSignal.timeout(20_000);
   for (;;) {
-    const url = await readFile(urlFile, 'utf8').catch(() => undefined);
-    if (url) return url;
-    if (login.over) {
-      throw new Error(`codex ended before it opened a browser: ${(await login.ended).output.slice(-500)}`);
-    }
+    const text = await readFile(path, 'utf8').catch(() => undefined);
+    if (text) return text;
     await sleep(50, undefined, { signal });
   }
+}
+
+async function lookAt(path: string, canary: string): Promise<NonNullable<SealedResult['authFile']>> {
+  const text = await readFile(path, 'utf8');
+  const { tokens } = AuthFile.parse(JSON.parse(text));
+  const payload = Buffer.from(tokens.id_token.split('.')[1] ?? '', 'base64url').toString('utf8');
+  return {
+    mode: ((await stat(path)).mode & 0o777).toString(8),
+    email: z.object({ email: z.string() }).parse(JSON.parse(payload)).email,
+    refreshToken: Boolean(tokens.refresh_token),
+    canary: text.includes(canary),
+  };
+}
+
+/** The agent's message among the JSON lines of `codex exec`, or the end of the output when there is none. */
+function answerIn(output: string): string {
+  const events = output
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => Event.parse(JSON.parse(line)));
+  return events.find(({ item }) => item?.type === 'agent_message')?.item?.text ?? output.slice(-1_000);
 }

@@ -1,8 +1,9 @@
 /** How a person signs in at the test identity provider, from the first look at the screen to the end of consent. */
 import { PolydevError } from '../../protocol/errors.ts';
-import type { IdpProvider } from '../idp/hosts.ts';
+import type { ProviderId } from '../../protocol/ids.ts';
+import { IDP_HOSTS } from '../idp/hosts.ts';
 import { Person } from './person.ts';
-import type { RfbClient } from './rfb.ts';
+import type { RfbClient, Wait } from './rfb.ts';
 
 /** What the person has done or seen, in this order. */
 export type SignInStep =
@@ -15,14 +16,14 @@ export type SignInStep =
   | 'denied'
   | 'left the provider';
 
-/** Everything that {@link signIn} needs to know. */
+/** Everything that a person needs to know to sign in. */
 export interface SignIn {
   rfb: RfbClient;
-  provider: IdpProvider;
+  provider: ProviderId;
   email: string;
   password: string;
   consent: 'allow' | 'deny';
-  /** Called after each step; `ms` since the start. May take a screenshot until consent is given. */
+  /** Called after each step; `ms` since the start. `person` may take a screenshot in it up to 'consent page seen'. */
   onStep?: (step: SignInStep, ms: number, person: Person) => void;
   /** For the sign-in page to appear (the browser may still be starting), in milliseconds. Default 60 s. */
   firstPageMs?: number;
@@ -33,83 +34,69 @@ export interface SignIn {
 
 /** After the consent page is gone: an error page of the provider would be painted by then. */
 const QUIET_MS = 600;
+/** A field that was clicked shows it has the keyboard long before; if not, the click is repeated. */
+const FOCUS_MS = 2_000;
 
 /**
- * Signs in by looking, clicking and typing, and gives or refuses consent. Resolves when the browser has left the provider's
- * pages; whether the CLI is content is for the caller to see. No screenshot is possible after Allow or Deny.
+ * Signs in at the test identity provider by looking, clicking and typing, and gives or refuses consent. Resolves when the
+ * browser has left the provider's pages; whether the CLI is content is for the caller to see. From the consent on,
+ * no screenshot is possible.
  *
  * @throws PolydevError `login_rejected` when the provider refuses the password or shows its error page,
  *   `desktop_failed` when a page does not come in time (the message says what the screen shows) or the desktop is lost;
  *   the signal's reason when it is called off.
  */
 export async function signIn(options: SignIn): Promise<void> {
-  const { rfb, email, password, consent, signal } = options;
+  const { rfb, provider, email, password, consent, signal } = options;
   const { firstPageMs = 60_000, stepMs = 20_000 } = options;
-  const since = Date.now();
+  if (!Object.hasOwn(IDP_HOSTS, provider)) throw rejected(`it does not stand in for ${provider}`);
   const person = new Person(rfb, signal);
+  const since = Date.now();
   const step = (name: SignInStep) => options.onStep?.(name, Date.now() - since, person);
-  const soon = { deadlineMs: stepMs };
+  const within = (deadlineMs: number): Wait => ({ deadlineMs, ...(signal ? { signal } : {}) });
 
-  const first = await person.seeAny(['sign-in', 'error'], { deadlineMs: firstPageMs });
+  const first = await person.seeAny(['sign-in', 'error'], within(firstPageMs));
   if (first.name === 'error') throw rejected('it shows its error page instead of the sign-in page');
   step('sign-in page seen');
 
-  await focus(person, 'emailField', 'emailFieldFocused', stepMs);
-  await person.type(email);
+  await fill('emailField', 'emailFieldFocused', email);
   step('e-mail typed');
-  await focus(person, 'passwordField', 'passwordFieldFocused', stepMs);
-  await person.type(password);
+  await fill('passwordField', 'passwordFieldFocused', password);
   step('password typed');
-  await person.click('signInButton', soon);
+  await person.click('signInButton', within(stepMs));
 
-  const second = await person.seeAny(['consent', 'errorBanner', 'error'], soon);
+  const second = await person.seeAny(['consent', 'errorBanner', 'error'], within(stepMs));
   if (second.name === 'errorBanner') throw rejected('it refused the e-mail address and password');
   if (second.name === 'error') throw rejected('it shows its error page after the sign-in');
   step('signed in');
   const button = consent === 'allow' ? 'allowButton' : 'denyButton';
-  await person.see(button, soon);
+  await person.see(button, within(stepMs));
   step('consent page seen');
 
   // From here on the address bar can hold a token: Codex's success page has one in its URL.
   person.lookAway();
-  await person.click(button, soon);
+  await person.click(button, within(stepMs));
   step(consent === 'allow' ? 'allowed' : 'denied');
-  await gone(rfb, person, stepMs, signal);
+  await person.seeGone('consent', within(stepMs));
+  if (await person.seesWithin('error', QUIET_MS, signal)) {
+    throw rejected('it shows its error page after consent');
+  }
   step('left the provider');
-}
 
-/** Clicks a field until it shows that it has the keyboard; one that already has it is left alone. */
-async function focus(
-  person: Person,
-  field: 'emailField' | 'passwordField',
-  focused: 'emailFieldFocused' | 'passwordFieldFocused',
-  stepMs: number,
-): Promise<void> {
-  const due = Date.now() + stepMs;
-  for (;;) {
-    const left = { deadlineMs: due - Date.now() };
-    // An autofocused field is clicked too: the window itself may not have the keyboard yet.
-    const { name } = await person.seeAny([focused, field], left);
-    await person.click(name, left);
-    const after = await person
-      .seeAny([focused], { deadlineMs: Math.min(2_000, Math.max(0, due - Date.now())) })
-      .catch((error: unknown) => {
-        if (Date.now() >= due) throw error;
-        return undefined;
-      });
-    if (after) return;
+  /** Clicks the field until it shows that it has the keyboard, then types. */
+  async function fill(
+    field: 'emailField' | 'passwordField',
+    focused: 'emailFieldFocused' | 'passwordFieldFocused',
+    text: string,
+  ): Promise<void> {
+    const due = Date.now() + stepMs;
+    do {
+      // An autofocused field is clicked too: the window around it may not have the keyboard yet.
+      const { name } = await person.seeAny([focused, field], within(due - Date.now()));
+      await person.click(name, within(due - Date.now()));
+    } while (!(await person.seesWithin(focused, FOCUS_MS, signal)));
+    await person.type(text);
   }
-}
-
-async function gone(rfb: RfbClient, person: Person, stepMs: number, signal?: AbortSignal): Promise<void> {
-  const what = 'the consent page to go away';
-  const wait = { deadlineMs: stepMs, ...(signal ? { signal } : {}) };
-  await rfb.waitFor(() => (person.find('consent') ? undefined : true), what, wait);
-  const due = Date.now() + QUIET_MS;
-  while (Date.now() < due && (await rfb.changedWithin(due - Date.now(), signal))) {
-    if (person.find('error')) break;
-  }
-  if (person.find('error')) throw rejected('it shows its error page after consent');
 }
 
 function rejected(what: string): PolydevError {
