@@ -29,15 +29,22 @@ export interface Provider {
      */
     readonly urlFrom: 'browser-argv' | 'output';
     findUrl(text: string): URL | undefined;
+    /** `closed`: the CLI is never written to. `open`: a pasted code is written to it as one line. */
+    readonly stdin: 'closed' | 'open';
+    /**
+     * The log that the CLI itself keeps of a login, relative to the home. What it gains during a login is added to
+     * the text that `explainFailure` and `rejectedWhileWaiting` see.
+     */
+    readonly trace?: string;
     /** Seconds from the start of the CLI until its URL must have appeared. */
     readonly urlDeadlineSeconds: number;
-    /** Names the failure in the CLI's output and exit code: the person denied, the answer was rejected, or unknown. */
-    explainFailure(output: string): 'login_denied' | 'login_rejected' | 'login_cli_failed';
+    /** Names the failure in the CLI's output and trace: the person denied, the answer was rejected, or unknown. */
+    explainFailure(text: string): 'login_denied' | 'login_rejected' | 'login_cli_failed';
     /**
-     * True when the provider's answer can be refused while the CLI keeps waiting (a wrong `state` at Codex): the output
-     * or callback trace that proves it, if any.
+     * True when the output or trace proves that the CLI refused the provider's answer and yet keeps waiting (a wrong
+     * `state` at Codex).
      */
-    rejectedWhileWaiting(output: string): boolean;
+    rejectedWhileWaiting(text: string): boolean;
   };
   readonly credential: {
     /** The directory that is watched, relative to the home. */

@@ -1,0 +1,134 @@
+/** The agent's calls, as `protocol/agent.ts` lists them, put on routes. */
+import { z } from 'zod';
+import {
+  type AgentHealth,
+  CredentialBundle,
+  ExecRequest,
+  LoginStart,
+  TerminalSize,
+  TerminalStart,
+} from '../protocol/agent.ts';
+import { PolydevError } from '../protocol/errors.ts';
+import { ProviderId } from '../protocol/ids.ts';
+import type { GuestConfig } from '../protocol/machine.ts';
+import type { Provider } from '../providers/provider.ts';
+import type { BootChecklist } from './boot/checklist.ts';
+import {
+  credentialBundle,
+  credentialStatus,
+  deleteCredential,
+  installCredential,
+} from './credentials/credentials.ts';
+import type { Desktop } from './desktop/desktop.ts';
+import { runExec } from './exec/exec.ts';
+import type { AgentLog } from './log.ts';
+import type { Logins } from './login/logins.ts';
+import type { Processes } from './processes.ts';
+import { readBody } from './server/body.ts';
+import { join } from './server/join.ts';
+import { sendEvents } from './server/ndjson.ts';
+import { type Call, HANDLED, type Handler, Router, type UpgradeHandler } from './server/router.ts';
+import type { Routes } from './server/server.ts';
+import type { Terminals } from './terminal/terminals.ts';
+
+export interface Parts {
+  readonly config: GuestConfig;
+  readonly version: string;
+  readonly log: AgentLog;
+  readonly checklist: BootChecklist;
+  readonly processes: Processes;
+  readonly providers: Readonly<Record<ProviderId, Provider>>;
+  readonly logins: Logins;
+  readonly terminals: Terminals;
+  readonly desktop: Desktop | undefined;
+}
+
+const LoginInput = z.strictObject({ text: z.string().min(1).max(8_192) });
+
+/** Every route of the agent over its parts. */
+export function agentRoutes(parts: Parts): Routes {
+  const { checklist, log, logins, processes, providers, terminals } = parts;
+  const { person } = processes;
+  const calls = new Router<Handler>();
+  const upgrades = new Router<UpgradeHandler>();
+
+  const providerOf = (call: Call): Provider => {
+    const id = ProviderId.safeParse(call.params.provider);
+    if (!id.success) throw new PolydevError('not_found', 'there is no such provider');
+    return providers[id.data];
+  };
+
+  calls.add('GET', '/health', (): AgentHealth => {
+    const { kind, machineId } = parts.config;
+    return {
+      version: parts.version,
+      machineId,
+      kind,
+      uptimeMs: Math.round(performance.now()),
+      stamps: checklist.stamps,
+      ready: checklist.ready,
+      failure: checklist.failure?.toReport() ?? null,
+    };
+  });
+  calls.add('GET', '/v1/boot', async (call, response) => {
+    await sendEvents(response, call.signal, checklist.events(call.signal));
+    return HANDLED;
+  });
+  calls.add('GET', '/v1/log', (_call, response) => {
+    response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' }).end(log.text());
+    return HANDLED;
+  });
+
+  calls.add('POST', '/v1/login', async (call) => {
+    const start = await readBody(call.request, LoginStart);
+    return logins.start(start, providers[start.provider]).status;
+  });
+  calls.add('GET', '/v1/login', () => logins.current.status);
+  calls.add('GET', '/v1/login/events', async (call, response) => {
+    const events = logins.current.events(call.signal);
+    await sendEvents(response, call.signal, events);
+    return HANDLED;
+  });
+  calls.add('POST', '/v1/login/input', async (call) => {
+    const { text } = await readBody(call.request, LoginInput);
+    const login = logins.current;
+    await login.input(text);
+    return login.status;
+  });
+  calls.add('DELETE', '/v1/login', async () => {
+    const login = logins.current;
+    await login.cancel();
+    return login.status;
+  });
+
+  calls.add('GET', '/v1/credentials/:provider', (call) => credentialStatus(person, providerOf(call)));
+  calls.add('GET', '/v1/credentials/:provider/files', (call) => credentialBundle(person, providerOf(call)));
+  calls.add('PUT', '/v1/credentials/:provider', async (call) => {
+    const provider = providerOf(call);
+    return installCredential(person, provider, await readBody(call.request, CredentialBundle));
+  });
+  calls.add('DELETE', '/v1/credentials/:provider', (call) => deleteCredential(person, providerOf(call)));
+
+  calls.add('POST', '/v1/exec', async (call, response) => {
+    await runExec(processes, await readBody(call.request, ExecRequest), response, call.signal);
+    return HANDLED;
+  });
+
+  calls.add('POST', '/v1/terminals', async (call) => ({
+    id: await terminals.start(await readBody(call.request, TerminalStart)),
+  }));
+  calls.add('POST', '/v1/terminals/:id/size', async (call) => {
+    terminals.get(call.params.id).resize(await readBody(call.request, TerminalSize));
+  });
+  calls.add('DELETE', '/v1/terminals/:id', (call) => terminals.get(call.params.id).close());
+  upgrades.add('GET', '/v1/terminals/:id/stream', (call, accept) => {
+    const terminal = terminals.get(call.params.id);
+    terminal.attach(accept());
+  });
+  upgrades.add('GET', '/v1/desktop/vnc', async (_call, accept) => {
+    if (parts.desktop === undefined) throw new PolydevError('not_found', 'this machine has no desktop');
+    const rfb = await parts.desktop.connect();
+    join(accept(), rfb);
+  });
+  return { calls, upgrades };
+}
