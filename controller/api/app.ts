@@ -58,6 +58,9 @@ export async function buildApi(options: ApiOptions): Promise<Api> {
   const context: RouteContext = { ...options, tickets: createTickets(options.ticketKey), openStreams };
   app.addHook('preClose', async () => openStreams.endAll());
 
+  app.addHook('onRoute', ({ method, url }) => {
+    for (const name of [method].flat()) options.onRoute?.(name, url);
+  });
   addErrorHandler(app);
   addSecurityHeaders(app, { https: options.publicUrl?.protocol === 'https:' });
   await app.register(cookie);

@@ -43,6 +43,8 @@ export interface ApiOptions {
   /** Further ways to prove an identity, asked after API keys and browser sessions. */
   readonly authenticators?: readonly Authenticator[];
   readonly limits?: Partial<Limits>;
+  /** Told every route as it is added. */
+  readonly onRoute?: (method: string, url: string) => void;
   /** Milliseconds; defaults suit people, tests shorten them. */
   readonly timing?: { heartbeatMs?: number; pingMs?: number; checkMs?: number };
 }

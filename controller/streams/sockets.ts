@@ -95,11 +95,15 @@ export async function relayTerminal(
   });
 }
 
-/** @throws when the text is no TerminalControl or its size is out of range */
+/** @throws when the text is no TerminalControl */
 function control(terminal: Terminal, text: string, log: FastifyBaseLogger): void {
   const { cols, rows } = TerminalControl.parse(JSON.parse(text));
-  const size = TerminalSize.parse({ cols, rows });
-  terminal.resize(size).catch((error: unknown) => log.info({ err: error }, 'resizing a terminal failed'));
+  const size = TerminalSize.safeParse({ cols, rows });
+  // A page that is being hidden or laid out may report a single row for a moment: nothing to end a shell for.
+  if (!size.success) return;
+  terminal
+    .resize(size.data)
+    .catch((error: unknown) => log.info({ err: error }, 'resizing a terminal failed'));
 }
 
 /** The row is written before the first byte is relayed: what cannot be audited is not opened. */

@@ -20,6 +20,8 @@ export interface TestApi extends AsyncDisposable {
   readonly webDist: string;
   /** An operator's key and two people's. */
   readonly keys: { readonly operator: string; readonly ann: string; readonly bob: string };
+  /** Every route as `METHOD /path/:id`. */
+  readonly routes: readonly string[];
   /** Everything logged so far, as text. */
   log(): string;
   /** Listens on a free port of the loopback and gives `http://127.0.0.1:port`. */
@@ -40,6 +42,7 @@ export async function createTestApi(options: Partial<ApiOptions> = {}): Promise<
       done();
     },
   });
+  const routes: string[] = [];
   const app = await buildApi({
     services,
     access,
@@ -50,6 +53,7 @@ export async function createTestApi(options: Partial<ApiOptions> = {}): Promise<
     webDist,
     allowTestRealm: true,
     logger: createLogger({ level: 'trace', destination }),
+    onRoute: (method, url) => routes.push(`${method} ${url}`),
     ...options,
   });
   return {
@@ -63,6 +67,7 @@ export async function createTestApi(options: Partial<ApiOptions> = {}): Promise<
       ann: access.addKey('ann', 'user'),
       bob: access.addKey('bob', 'user'),
     },
+    routes,
     log: () => logged,
     listen: () => app.listen({ host: '127.0.0.1', port: 0 }),
     async [Symbol.asyncDispose]() {

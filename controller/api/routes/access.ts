@@ -12,7 +12,7 @@ const WEB_SOCKET_PATHS = { desktop: '/api/desktop', terminal: '/api/terminals' }
 
 const SignInLink = z.object({
   path: z.string(),
-  url: z.string().nullable(),
+  url: z.string(),
   expiresAt: z.iso.datetime({ precision: 3 }),
 });
 
@@ -104,7 +104,7 @@ export function addAccessRoutes(app: Api, context: RouteContext): void {
       const path = signInPath(token);
       return reply.code(201).send({
         path,
-        url: publicUrl === undefined ? null : new URL(path, publicUrl).href,
+        url: new URL(path, publicUrl ?? `${request.protocol}://${request.host}`).href,
         expiresAt: expiresAt.toISOString(),
       });
     },
