@@ -24,7 +24,7 @@ export type PageName = keyof typeof PAGE;
 export const TARGET = {
   emailField: 0xfbf3e3,
   emailFieldFocused: 0xffedbd,
-  passwordField: 0xf1edfa,
+  passwordField: 0xede6fb,
   passwordFieldFocused: 0xdfd3f8,
   codeField: 0xe5f5ef,
   codeFieldFocused: 0xc6ebdc,
