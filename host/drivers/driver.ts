@@ -1,0 +1,49 @@
+/**
+ * host/drivers/: what runs machines. One folder per driver, the same contract for all; a driver never imports another.
+ */
+import type { Duplex } from 'node:stream';
+import type { DriverName } from '../../protocol/host.ts';
+import type { ImageId, MachineId } from '../../protocol/ids.ts';
+import type { ExitReport, MachineSpec, Stamp } from '../../protocol/machine.ts';
+
+/** What a driver could do when it tried. */
+export interface DriverReport {
+  driver: DriverName;
+  ok: boolean;
+  /** What does not work, by name, for example "user namespace: ...". Empty when ok. */
+  problems: string[];
+  /** How long the trial took. */
+  ms: number;
+}
+
+export interface Driver extends AsyncDisposable {
+  readonly name: DriverName;
+  /** Runs the smallest guest and reports; never trusts that a device or program is there. Deadline 5 s. */
+  probe(signal: AbortSignal): Promise<DriverReport>;
+  /**
+   * Starts a machine, or returns the running one of that id. A private disk left by `Machine.stop` is used again.
+   * Throws PolydevError; nothing but the disk and the console is left behind then.
+   */
+  start(spec: MachineSpec, signal: AbortSignal): Promise<Machine>;
+  /** The machine of that id if its guest still runs, after a restart of the host service. */
+  adopt(id: MachineId): Promise<Machine | undefined>;
+  /** Takes back everything a machine holds, at whatever point its start stopped; `disk`: its private disk too. Idempotent. */
+  reclaim(id: MachineId, options: { disk: boolean }): Promise<void>;
+}
+
+export interface Machine extends AsyncDisposable {
+  readonly id: MachineId;
+  readonly spec: MachineSpec;
+  readonly image: ImageId;
+  readonly address: string | null;
+  /** The checkpoints the driver sees itself. */
+  readonly stamps: readonly Stamp[];
+  /** A channel to a port of the guest. Throws `machine_unreachable`. */
+  dial(port: number, signal: AbortSignal): Promise<Duplex>;
+  /** Everything the guest printed since its start, bounded: the beginning and the end. */
+  console(): Promise<string>;
+  /** Resolves when the guest has ended, whoever ended it. Never rejects. */
+  readonly exited: Promise<ExitReport>;
+  /** Asks the guest to end, ends it, and takes back everything but its private disk. */
+  stop(signal: AbortSignal): Promise<ExitReport>;
+}

@@ -1,0 +1,65 @@
+/** Control groups, version 1 (one tree per controller) and version 2 (one tree): what the runtime does not tell. */
+import { existsSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { identify, type ProcessIdentity } from '../../system/processes.ts';
+
+const ROOT = '/sys/fs/cgroup';
+
+export const cgroupOfInstance = (instance: string): string => `/polydev-${instance}`;
+
+/** The folders that hierarchies have for a path; those that exist. */
+export function cgroupFolders(path: string): string[] {
+  const trees = existsSync(join(ROOT, 'cgroup.controllers'))
+    ? [ROOT]
+    : readdirSync(ROOT).map((name) => join(ROOT, name));
+  return trees.map((tree) => join(tree, path)).filter((folder) => existsSync(folder));
+}
+
+const read = (path: string): string => {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+};
+
+/** Whether the out-of-memory killer struck below this path (memory.oom_control in v1, memory.events in v2). */
+export function oomKilled(path: string): boolean {
+  return cgroupFolders(path).some((folder) =>
+    [join(folder, 'memory.oom_control'), join(folder, 'memory.events')].some((file) =>
+      /^oom_kill [1-9]/m.test(read(file)),
+    ),
+  );
+}
+
+const below = (folder: string): string[] => [
+  ...readdirSync(folder, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .flatMap((entry) => below(join(folder, entry.name))),
+  folder,
+];
+
+/** Processes in it, children included. */
+export function cgroupProcesses(path: string): ProcessIdentity[] {
+  const pids = cgroupFolders(path)
+    .flatMap(below)
+    .flatMap((folder) => read(join(folder, 'cgroup.procs')).split('\n'))
+    .filter((line) => line !== '')
+    .map(Number);
+  return [...new Set(pids)].map(identify).filter((found) => found !== undefined);
+}
+
+/** Removes it, its processes being gone. The kernel needs a moment after the last one. */
+export async function removeCgroup(path: string): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      for (const folder of cgroupFolders(path).flatMap(below)) rmdirSync(folder);
+      return;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue;
+      if (attempt >= 100) throw error;
+      await sleep(20);
+    }
+  }
+}

@@ -1,0 +1,43 @@
+/** Ranges of host user and group ids: one for each machine, never two machines with the same, whichever instance. */
+import { existsSync } from 'node:fs';
+import { PolydevError } from '../../../protocol/errors.ts';
+import type { Leases } from '../../system/leases.ts';
+import { ID_RANGE } from './spec.ts';
+
+/** Above what distributions give to people, to /etc/subuid and to systemd-nspawn; all of it below 2^31. */
+const BASE = 0x70000000;
+const RANGES = 4096;
+
+export const firstIdOf = (range: number): number => BASE + range * ID_RANGE;
+
+/**
+ * Claims a range for the machine whose folder is `owner`, the one its disk already has if there is one. Claims whose
+ * owner's folder is gone are free again. Throws `machine_start_failed`.
+ */
+export async function claimIds(leases: Leases, owner: string, wanted: number | undefined): Promise<number> {
+  const held = new Map((await leases.list()).map((lease) => [lease.number, lease.owner]));
+  const take = async (range: number): Promise<boolean> => {
+    const holder = held.get(range);
+    if (holder !== undefined && holder !== owner) {
+      if (existsSync(holder)) return false;
+      await leases.release(range, holder);
+    }
+    return leases.claim(range, owner);
+  };
+  if (wanted !== undefined) {
+    const range = (wanted - BASE) / ID_RANGE;
+    if (Number.isInteger(range) && range >= 0 && (await take(range))) return wanted;
+    throw new PolydevError(
+      'machine_start_failed',
+      `the machine's disk belongs to host id ${wanted}, which is not free: ${held.get(range) ?? 'not one of ours'}`,
+    );
+  }
+  for (let range = 0; range < RANGES; range++) if (await take(range)) return firstIdOf(range);
+  throw new PolydevError('machine_start_failed', 'no free range of host ids');
+}
+
+export async function releaseIds(leases: Leases, owner: string): Promise<void> {
+  for (const lease of await leases.list()) {
+    if (lease.owner === owner) await leases.release(lease.number, owner);
+  }
+}

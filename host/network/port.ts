@@ -1,0 +1,90 @@
+/** One machine's network: a namespace of its own, one link into the router's bridge, one address. */
+import type { MachineId } from '../../protocol/ids.ts';
+import type { Realm } from '../../protocol/machine.ts';
+import { run } from '../system/command.ts';
+import {
+  type AddressPlan,
+  machineNamespace,
+  macOf,
+  namespacePath,
+  portName,
+  routerNamespace,
+} from './addresses.ts';
+import { closePort, openPort } from './rules.ts';
+
+const failure = 'network_setup_failed';
+
+/**
+ * Makes the namespace, connects it and opens its port. Neighbours are fixed on both sides: nothing is learned from
+ * what a machine says. closeMachinePort undoes it, by name.
+ */
+export async function openMachinePort(
+  instance: string,
+  plan: AddressPlan,
+  machine: { id: MachineId; realm: Realm; address: string },
+  signal: AbortSignal,
+): Promise<string> {
+  const { id, realm, address } = machine;
+  const name = machineNamespace(instance, id);
+  const port = portName(id);
+  const router = namespacePath(routerNamespace(instance));
+  await run(['ip', '-batch', '-'], {
+    netns: router,
+    input: [
+      `netns add ${name}`,
+      `link add ${port} type veth peer name eth0 address ${macOf(address)} netns ${name}`,
+      `link set ${port} master br0 addrgenmode none`,
+      `link set ${port} type bridge_slave isolated on`,
+      `link set ${port} up`,
+      `neigh replace ${address} lladdr ${macOf(address)} dev br0 nud permanent`,
+      '',
+    ].join('\n'),
+    failure,
+    signal,
+  });
+  await Promise.all([
+    run(['ip', '-batch', '-'], {
+      netns: namespacePath(name),
+      input: [
+        'link set lo up',
+        'link set eth0 addrgenmode none up',
+        `addr add ${address}/32 dev eth0`,
+        `route add ${plan.gateway} dev eth0`,
+        `neigh replace ${plan.gateway} lladdr ${macOf(plan.gateway)} dev eth0 nud permanent`,
+        `route add default via ${plan.gateway}`,
+        '',
+      ].join('\n'),
+      failure,
+      signal,
+    }),
+    run(['nft', '-f', '-'], {
+      netns: router,
+      input: openPort({ name: port, address, realm }),
+      failure,
+      signal,
+    }),
+  ]);
+  return namespacePath(name);
+}
+
+/** Closes the port and removes link and namespace. Idempotent; fine without a router. */
+export async function closeMachinePort(
+  instance: string,
+  id: MachineId,
+  address: string | undefined,
+): Promise<void> {
+  const router = namespacePath(routerNamespace(instance));
+  const port = portName(id);
+  if (address !== undefined) {
+    await run(['nft', '-f', '-'], { netns: router, input: closePort({ name: port, address }) }).catch(
+      () => undefined,
+    );
+  }
+  const neighbour = address === undefined ? [] : [`neigh del ${address} dev br0`];
+  const input = [`link del ${port}`, ...neighbour, `netns del ${machineNamespace(instance, id)}`, ''].join(
+    '\n',
+  );
+  await run(['ip', '-force', '-batch', '-'], { netns: router, input })
+    .catch(() => run(['ip', '-force', '-batch', '-'], { input }))
+    .catch(() => undefined);
+}

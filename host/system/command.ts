@@ -1,0 +1,94 @@
+/** Runs programs: argv arrays only, always with a deadline, their last lines kept for the error. */
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
+import { type ErrorCode, PolydevError } from '../../protocol/errors.ts';
+import { inNetworkNamespace } from './syscalls.ts';
+
+/** What a child of the host service sees: nothing of our own environment. */
+export const PLAIN_ENVIRONMENT = {
+  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  LANG: 'C.UTF-8',
+};
+
+export interface RunOptions {
+  /** Text for standard input; none: closed. */
+  input?: string;
+  /** Path of the network namespace to run in. */
+  netns?: string | undefined;
+  signal?: AbortSignal | undefined;
+  /** Milliseconds; default 10 000. */
+  timeoutMs?: number;
+  /** The catalogue code when it fails; default `internal`. */
+  failure?: ErrorCode;
+  /** Further descriptors of the child from 3 on. */
+  inherit?: readonly number[];
+  /** Descriptor for standard output and error instead of collecting them. */
+  output?: number;
+}
+
+const MAX_OUTPUT = 1024 * 1024;
+
+/** spawn(), inside a network namespace when one is named. */
+export function spawnIn(
+  netns: string | undefined,
+  argv: readonly string[],
+  options: { stdio: StdioOptions; detached?: boolean; cwd?: string; env?: Record<string, string> },
+): ChildProcess {
+  const [file, ...args] = argv;
+  if (file === undefined) throw new Error('empty argv');
+  const start = (): ChildProcess => spawn(file, args, { env: PLAIN_ENVIRONMENT, ...options });
+  return netns === undefined ? start() : inNetworkNamespace(netns, start);
+}
+
+/** Runs to the end and returns standard output. Throws PolydevError naming the command, with its last lines. */
+export async function run(argv: readonly string[], options: RunOptions = {}): Promise<string> {
+  const failure = options.failure ?? 'internal';
+  const title = argv.slice(0, 6).join(' ');
+  options.signal?.throwIfAborted();
+  const out = options.output ?? 'pipe';
+  const child = spawnIn(options.netns, argv, {
+    stdio: [options.input === undefined ? 'ignore' : 'pipe', out, out, ...(options.inherit ?? [])],
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+    if (stdout.length < MAX_OUTPUT) stdout += text;
+  });
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    if (stderr.length < MAX_OUTPUT) stderr += text;
+  });
+  // A program that ends without reading its input must not end us with EPIPE; its exit code tells the story.
+  child.stdin?.on('error', () => undefined).end(options.input);
+
+  let stopped: string | undefined;
+  const stop = (why: string) => () => {
+    stopped = why;
+    child.kill('SIGKILL');
+  };
+  const timeoutMs = options.timeoutMs ?? 10_000;
+  const timer = setTimeout(stop(`no end after ${timeoutMs} ms`), timeoutMs);
+  const aborted = stop('aborted');
+  options.signal?.addEventListener('abort', aborted, { once: true });
+  try {
+    const ended = await new Promise<string | undefined>((resolve) => {
+      child.once('error', (error) => resolve(error.message));
+      child.once('close', (code, signal) =>
+        resolve(
+          code === 0
+            ? undefined
+            : (stopped ?? (signal === null ? `exit code ${code}` : `ended by ${signal}`)),
+        ),
+      );
+    });
+    if (ended !== undefined) {
+      const lines = `${stdout}\n${stderr}`.split('\n').filter((line) => line.trim() !== '');
+      throw new PolydevError(failure, `${title}: ${ended}${lines.length > 0 ? `: ${lines.at(-1)}` : ''}`, {
+        lines,
+        ...(stopped === 'aborted' ? { cause: options.signal?.reason } : {}),
+      });
+    }
+    return stdout;
+  } finally {
+    clearTimeout(timer);
+    options.signal?.removeEventListener('abort', aborted);
+  }
+}
