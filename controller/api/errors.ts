@@ -2,6 +2,7 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
 import { ERRORS, type ErrorReport, PolydevError } from '../../protocol/errors.ts';
+import { setSecurityHeaders } from './headers.ts';
 
 /** What a body, a query or a path got wrong, field by field; never the values, which may be secret. */
 function describeFields(error: FastifyError): string {
@@ -57,5 +58,6 @@ export function addErrorHandler(app: FastifyInstance): void {
 
 /** For what fastify refuses before it has a route, for example a path that cannot be decoded. */
 export const frameworkErrors = (thrown: FastifyError, request: FastifyRequest, reply: FastifyReply): void => {
+  setSecurityHeaders(reply);
   void answer(thrown, request, reply);
 };

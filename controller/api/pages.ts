@@ -10,11 +10,16 @@ const NOT_PAGES = ['/api/', '/assets/', '/health', '/ready', '/metrics', '/opena
 
 /** @param webDist folder with the built dashboard: index.html, and files with a hash in their names in assets/ */
 export async function addPages(app: Api, webDist: string): Promise<void> {
+  // The page and its scripts hold nothing of anybody; whoever is not signed in must see how to sign in.
+  app.addHook('onRoute', (route) => {
+    if (route.url === '/*') route.config = { ...route.config, gate: 'public' };
+  });
   await app.register(fastifyStatic, {
     root: path.resolve(webDist),
     // It may be built while the controller runs.
     suppressWarning: true,
     index: ['index.html'],
+    dotfiles: 'ignore',
     cacheControl: false,
     setHeaders: (reply, file) => {
       const hashed = path.relative(webDist, file).startsWith(`assets${path.sep}`);

@@ -7,8 +7,8 @@ import type { Duplex } from 'node:stream';
 import type { RawData, WebSocket } from 'ws';
 
 /** Bytes that may wait in one direction before the other side is asked to pause. */
-const HIGH_WATER = 1_048_576;
-const LOW_WATER = 262_144;
+const HIGH_WATER = 262_144;
+const LOW_WATER = 65_536;
 export const PING_INTERVAL_MS = 15_000;
 /** A peer that does not answer the closing handshake is cut off after this. */
 const CLOSE_GRACE_MS = 1_000;
@@ -94,7 +94,10 @@ export function bridge(
   stream.on('data', (chunk: Buffer) => {
     toPage += chunk.length;
     socket.send(chunk, { binary: true }, () => {
-      if (stream.isPaused() && socket.bufferedAmount <= LOW_WATER) stream.resume();
+      if (!stream.isPaused()) return;
+      // A slow page gets its ping late, behind what waits; that it takes something shows that it lives.
+      answered = true;
+      if (socket.bufferedAmount <= LOW_WATER) stream.resume();
     });
     if (socket.bufferedAmount > HIGH_WATER) stream.pause();
   });

@@ -16,7 +16,11 @@ export interface StreamContext {
   readonly services: Services;
   readonly audit: AuditLog;
   readonly openStreams: OpenStreams;
+  readonly timing?: { readonly pingMs?: number };
 }
+
+const pings = (context: StreamContext) =>
+  context.timing?.pingMs === undefined ? {} : { pingIntervalMs: context.timing.pingMs };
 
 /** Relays the RFB bytes of a session's browser machine until the session is over. Never rejects. */
 export async function relayDesktop(
@@ -37,7 +41,7 @@ export async function relayDesktop(
   await relay(socket, log, { session: id }, async () => {
     const duplex = await machines.desktop(id);
     await audit(context.audit, duplex, caller, 'desktop.open', id);
-    return bridge(socket, duplex, { signal: stream.signal });
+    return bridge(socket, duplex, { signal: stream.signal, ...pings(context) });
   });
   stream.end(CLOSE.normal, 'closed');
 }
@@ -86,6 +90,7 @@ export async function relayTerminal(
     try {
       await audit(context.audit, terminal.stream, caller, 'terminal.open', id);
       return await bridge(socket, terminal.stream, {
+        ...pings(context),
         signal: stream.signal,
         onText: (text) => control(terminal, text, log),
       });

@@ -116,7 +116,7 @@ export class FakeServices implements Services {
     };
     this.sessions.set(id, session);
     this.addEvent(id, 'state', state);
-    return session;
+    return this.setSession(id, {});
   }
 
   /** Appends to the timeline of a session and wakes who follows it. */
