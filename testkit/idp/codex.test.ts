@@ -56,6 +56,7 @@ describe('the way to a code', () => {
     expect(wrong.status).toBe(403);
     expect(wrong.text).toContain('role="alert"');
     expect(wrong.text).toContain(`value="${TEST_PERSON.email}"`);
+    expect(wrong.text).toMatch(/id="password"[^>]* autofocus/);
     expect((await idp.decide(visit, 'allow')).status).toBe(400);
     expect((await idp.signIn(visitIn(wrong.text))).status).toBe(303);
   });

@@ -9,9 +9,6 @@ export const IDP_HOSTS = {
   codex: ['auth.openai.com', 'chatgpt.com'],
 } as const satisfies Record<string, readonly string[]>;
 
-/** A provider that the test identity provider can impersonate. */
-export type IdpProvider = keyof typeof IDP_HOSTS;
-
 /** Every impersonated hostname, in a fixed order, without repeats. */
 export function allIdpHosts(): string[] {
   return [...new Set(Object.values(IDP_HOSTS).flat())];

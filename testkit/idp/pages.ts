@@ -59,7 +59,8 @@ const hidden = (name: string, value: string) =>
 const banner = (problem?: string) =>
   problem ? `<p class="banner" role="alert">${escapeHtml(problem)}</p>` : '';
 
-/** E-mail and password. `problem` is shown in a banner; `email` is filled in again after a wrong password. */
+/** E-mail and password. `problem` is shown in a banner; `email` is filled in again after a wrong password, which then
+ * has the keyboard. */
 export function signInPage(fields: {
   action: string;
   visit: string;
@@ -72,9 +73,9 @@ export function signInPage(fields: {
     'Sign in',
     `${banner(fields.problem)}<form method="post" action="${fields.action}" autocomplete="off">${hidden('visit', fields.visit)}
 <label for="email">E-mail address</label>
-<input id="email" name="email" type="email" value="${email}" required autofocus autocomplete="off" spellcheck="false">
+<input id="email" name="email" type="email" value="${email}" required${email ? '' : ' autofocus'} autocomplete="off" spellcheck="false">
 <label for="password">Password</label>
-<input id="password" name="password" type="password" required autocomplete="off">
+<input id="password" name="password" type="password" required${email ? ' autofocus' : ''} autocomplete="off">
 <button class="sign-in">Sign in</button></form>`,
   );
 }

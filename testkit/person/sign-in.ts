@@ -27,7 +27,7 @@ export interface SignIn {
   onStep?: (step: SignInStep, ms: number, person: Person) => void;
   /** For the sign-in page to appear (the browser may still be starting), in milliseconds. Default 60 s. */
   firstPageMs?: number;
-  /** For every later step, in milliseconds. Default 20 s. */
+  /** For every later step, in milliseconds. Default 30 s. */
   stepMs?: number;
   signal?: AbortSignal;
 }
@@ -48,7 +48,7 @@ const FOCUS_MS = 2_000;
  */
 export async function signIn(options: SignIn): Promise<void> {
   const { rfb, provider, email, password, consent, signal } = options;
-  const { firstPageMs = 60_000, stepMs = 20_000 } = options;
+  const { firstPageMs = 60_000, stepMs = 30_000 } = options;
   if (!Object.hasOwn(IDP_HOSTS, provider)) throw rejected(`it does not stand in for ${provider}`);
   const person = new Person(rfb, signal);
   const since = Date.now();
