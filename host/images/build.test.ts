@@ -106,6 +106,7 @@ describe('progress', () => {
     const seen: StageProgress[] = [];
     const follow = aptProgress({ progress: (progress) => seen.push(progress), log: () => undefined });
     const lines = [
+      'I: running apt-get update...',
       'Get:1 http://m.example/debian bookworm InRelease [151 kB]',
       '0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded.',
       'Need to get 1,000 kB/3,000 kB of archives.',
@@ -116,6 +117,7 @@ describe('progress', () => {
       'Setting up dash (0.5) ...',
     ];
     for (const line of lines) follow(line);
+    expect(seen.shift()).toEqual({ message: 'running apt-get update...', bytes: 0, fraction: 0 });
     expect(seen[0]).toEqual({ message: 'fetching tini', bytes: 1_000_000, fraction: 1 / 3 });
     expect(seen[1]?.fraction).toBeCloseTo(0.5);
     expect(seen.at(-1)).toEqual({ message: 'setting up dash (2 of 2)', bytes: 1_000_000, fraction: 1 });
