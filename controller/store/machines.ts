@@ -2,7 +2,6 @@
 import { sql } from 'kysely';
 import type { Machine } from '../../protocol/api.ts';
 import type { ErrorReport } from '../../protocol/errors.ts';
-import type { EvidenceFile } from '../../protocol/host.ts';
 import type { MachineId, SessionId, UserId } from '../../protocol/ids.ts';
 import { MACHINE_TRANSITIONS, type MachineState, machineActions } from '../../protocol/lifecycles.ts';
 import type { Display, Limits, MachineKind, Realm, Stamp } from '../../protocol/machine.ts';
@@ -28,15 +27,13 @@ export interface MachinePatch {
   image?: string;
   address?: string | null;
   error?: ErrorReport;
-  evidence?: EvidenceFile[];
 }
 
 const columns = (patch: MachinePatch) => {
-  const { error, evidence, ...rest } = patch;
+  const { error, ...rest } = patch;
   return {
     ...rest,
     ...(error === undefined ? {} : { error: JSON.stringify(error) }),
-    ...(evidence === undefined ? {} : { evidence: JSON.stringify(evidence) }),
   };
 };
 
@@ -92,6 +89,7 @@ const stateEvent = (
 
 /**
  * Moves a machine to a state, in one transaction with its timeline event. Entering `creating` starts a new checklist.
+ * @param options.from narrows the states from which it may go there
  * @throws illegal_transition, not_found
  */
 export async function advanceMachine(
@@ -99,13 +97,16 @@ export async function advanceMachine(
   id: MachineId,
   to: MachineState,
   patch: MachinePatch = {},
-  detail?: string,
+  options: { detail?: string; from?: readonly MachineState[] } = {},
 ): Promise<void> {
+  const { from, detail } = options;
+  const before = statesBefore(MACHINE_TRANSITIONS, to).filter((state) => from?.includes(state) ?? true);
   await db.transaction().execute(async (tx) => {
     const row = await tx
       .updateTable('machines')
       .set({
         state: to,
+        stateAt: sql<Date>`clock_timestamp()`,
         ...columns(patch),
         ...(to === 'creating'
           ? { startedAt: sql<Date>`clock_timestamp()`, stamps: '[]', address: null }
@@ -113,7 +114,7 @@ export async function advanceMachine(
         ...(to === 'destroyed' || to === 'failed' ? { endedAt: sql<Date>`clock_timestamp()` } : {}),
       })
       .where('id', '=', id)
-      .where('state', 'in', statesBefore(MACHINE_TRANSITIONS, to))
+      .where('state', 'in', before)
       .returning(['id', 'sessionId'])
       .executeTakeFirst();
     if (row === undefined) refuseTransition('machine', id, (await getMachine(tx, id))?.state, to);
@@ -165,6 +166,19 @@ export async function recordStamp(db: Database, id: MachineId, stamp: Stamp): Pr
 
 export async function getMachine(db: Database, id: MachineId): Promise<MachineRow | undefined> {
   return db.selectFrom('machines').selectAll().where('id', '=', id).executeTakeFirst();
+}
+
+/** The browser machine that was requested for a session. */
+export async function findBrowserMachine(
+  db: Database,
+  sessionId: SessionId,
+): Promise<MachineRow | undefined> {
+  return db
+    .selectFrom('machines')
+    .selectAll()
+    .where('sessionId', '=', sessionId)
+    .where('kind', '=', 'browser')
+    .executeTakeFirst();
 }
 
 /** The person's CLI machine in a realm, unless it is going, gone or failed. */

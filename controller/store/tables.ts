@@ -14,7 +14,6 @@ import type {
 } from 'kysely';
 import type { CredentialFacts } from '../../protocol/agent.ts';
 import type { ErrorReport } from '../../protocol/errors.ts';
-import type { EvidenceFile } from '../../protocol/host.ts';
 import type { ApiKeyId, CredentialId, MachineId, ProviderId, SessionId, UserId } from '../../protocol/ids.ts';
 import type { MachineState, SessionState } from '../../protocol/lifecycles.ts';
 import type { Display, Limits, MachineKind, Realm, Stamp } from '../../protocol/machine.ts';
@@ -83,9 +82,9 @@ export interface MachinesTable {
   display: Json<Display>;
   stamps: Json<Stamp[]>;
   error: Json<ErrorReport | null>;
-  /** Listing of the evidence as it was when the machine went; the files stay on the host. */
-  evidence: Json<EvidenceFile[] | null>;
   createdAt: CreatedAt;
+  /** When it entered its state. */
+  stateAt: ColumnType<Date, Date | undefined, Date>;
   /** When it last entered `creating`. */
   startedAt: NullableDate;
   endedAt: NullableDate;

@@ -52,12 +52,13 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       display jsonb NOT NULL,
       stamps jsonb NOT NULL DEFAULT '[]',
       error jsonb,
-      evidence jsonb,
       created_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
+      state_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
       started_at timestamptz(3),
       ended_at timestamptz(3)
     )`,
     sql`CREATE INDEX machines_by_user ON polydev.machines (user_id, created_at DESC)`,
+    sql`CREATE UNIQUE INDEX machines_one_browser ON polydev.machines (session_id) WHERE kind = 'browser'`,
     sql`CREATE INDEX machines_by_age ON polydev.machines (created_at DESC)`,
     // A person has one CLI machine per realm: the second of two concurrent logins finds the first one's.
     sql`CREATE UNIQUE INDEX machines_one_cli ON polydev.machines (user_id, realm)

@@ -1,0 +1,48 @@
+/**
+ * workflows/: the durable work: login sessions and machines, from request to clean-up, as DBOS workflows. Each step
+ * can be repeated: a controller that was killed goes on at the step where it was.
+ *
+ * This file says what every step works with.
+ */
+import type { Logger } from 'pino';
+import type { MachineId } from '../../protocol/ids.ts';
+import type { Display, Limits, MachineKind } from '../../protocol/machine.ts';
+import { type AgentClient, createAgentClient } from '../hosts/agent-client.ts';
+import type { HostClient } from '../hosts/host-client.ts';
+import type { Notifications } from '../store/notifications.ts';
+import type { Database } from '../store/tables.ts';
+import type { Vault } from '../vault/vault.ts';
+
+export interface WorkflowSettings {
+  readonly limits: Readonly<Record<MachineKind, Limits>>;
+  readonly display: Display;
+  /** From the request of a machine's start to its agent being ready. */
+  readonly bootDeadlineMs: number;
+  /** How often the machines of the host are compared with the database. */
+  readonly reconcileEveryMs: number;
+}
+
+export const DEFAULT_SETTINGS: WorkflowSettings = {
+  limits: {
+    browser: { cpus: 2, memoryMiB: 2048, pids: 1024 },
+    cli: { cpus: 2, memoryMiB: 2048, pids: 1024 },
+  },
+  display: { width: 1280, height: 800 },
+  bootDeadlineMs: 60_000,
+  reconcileEveryMs: 5_000,
+};
+
+export interface Context {
+  readonly db: Database;
+  readonly vault: Vault;
+  readonly host: HostClient;
+  readonly notifications: Notifications;
+  readonly settings: WorkflowSettings;
+  readonly log: Logger;
+  /** Fires when this controller shuts down: steps are left where they are, for the next start. */
+  readonly closing: AbortSignal;
+}
+
+export function agentOf(context: Context, id: MachineId): AgentClient {
+  return createAgentClient(context.host, id, context.vault.deriveMachineToken(id).token);
+}

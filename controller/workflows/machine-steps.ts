@@ -1,0 +1,210 @@
+/** What is done with one machine: boot, stop, destroy. All can be repeated and meet a machine in any state. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PolydevError } from '../../protocol/errors.ts';
+import type { HostMachine } from '../../protocol/host.ts';
+import type { MachineId } from '../../protocol/ids.ts';
+import type { MachineState } from '../../protocol/lifecycles.ts';
+import type { Checkpoint } from '../../protocol/machine.ts';
+import {
+  advanceMachine,
+  getMachine,
+  type MachinePatch,
+  patchMachine,
+  recordStamp,
+} from '../store/machines.ts';
+import type { MachineRow } from '../store/tables.ts';
+import { agentOf, type Context } from './context.ts';
+import { exitError, reportExit } from './watch.ts';
+
+/** @throws not_found */
+export async function readMachine(context: Context, id: MachineId): Promise<MachineRow> {
+  const row = await getMachine(context.db, id);
+  if (row === undefined) throw new PolydevError('not_found', `there is no machine ${id}`);
+  return row;
+}
+
+/** Goes to a state, content when somebody else got the machine there first. */
+export async function reach(
+  context: Context,
+  id: MachineId,
+  to: MachineState,
+  patch: MachinePatch = {},
+): Promise<void> {
+  try {
+    await advanceMachine(context.db, id, to, patch);
+  } catch (error) {
+    if (PolydevError.from(error).code !== 'illegal_transition') throw error;
+    if ((await readMachine(context, id)).state !== to) throw error;
+  }
+}
+
+/** Notes why a machine is `failed`, if it still is in one of the states `from`. */
+export async function fail(
+  context: Context,
+  id: MachineId,
+  error: PolydevError,
+  from: readonly MachineState[],
+): Promise<void> {
+  try {
+    await advanceMachine(context.db, id, 'failed', { error: error.toReport() }, { from });
+  } catch (refused) {
+    if (PolydevError.from(refused).code !== 'illegal_transition') throw refused;
+  }
+}
+
+/**
+ * Brings a requested, stopped or half-started machine to `ready`; a ready one is only looked at.
+ * @throws machine_start_failed and what else the host names; machine_exited; machine_boot_stalled with the last
+ * checkpoint after the deadline; what the agent gives as the reason why the boot cannot go on. The machine is then
+ * `failed` with the same error, but not when the signal fired.
+ */
+export async function bootMachine(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
+  try {
+    await boot(context, id, signal);
+  } catch (error) {
+    if (signal.aborted) throw signal.reason;
+    const named = PolydevError.from(error);
+    const { state } = await readMachine(context, id);
+    // The host being away for a moment says nothing about a machine that was ready.
+    const broken =
+      state === 'ready'
+        ? named.code === 'machine_exited'
+        : ['requested', 'creating', 'booting'].includes(state);
+    if (broken) await fail(context, id, named, [state]);
+    throw named;
+  }
+}
+
+async function boot(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
+  let { state } = await readMachine(context, id);
+  if (state === 'ready') {
+    const known = await context.host.get(id, signal);
+    if (known?.state === 'running') return;
+    throw ended(id, known);
+  }
+  if (state === 'requested' || state === 'stopped') {
+    await reach(context, id, 'creating');
+    state = 'creating';
+  }
+  if (state === 'creating') {
+    const row = await readMachine(context, id);
+    const made = await context.host.put(
+      {
+        id,
+        kind: row.kind,
+        realm: row.realm,
+        limits: row.limits,
+        display: row.display,
+        agentTokenHash: context.vault.deriveMachineToken(id).hash,
+      },
+      signal,
+    );
+    await patchMachine(context.db, id, { driver: made.driver, image: made.image, address: made.address });
+    for (const stamp of made.stamps) await recordStamp(context.db, id, stamp);
+    if (made.state !== 'running') throw ended(id, made);
+    await reach(context, id, 'booting');
+    state = 'booting';
+  }
+  if (state !== 'booting') {
+    throw new PolydevError('illegal_transition', `machine ${id} is ${state} and cannot boot`);
+  }
+  await followBoot(context, id, signal);
+  const booted = await context.host.get(id, signal);
+  for (const stamp of booted?.stamps ?? []) await recordStamp(context.db, id, stamp);
+  await reach(context, id, 'ready', booted === undefined ? {} : { address: booted.address });
+}
+
+/** Mirrors the agent's checklist until `ready`, and stops as soon as it is certain that this will not come. */
+async function followBoot(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
+  const { bootDeadlineMs } = context.settings;
+  const over = new AbortController();
+  const stop = new AbortController();
+  const limit = AbortSignal.any([signal, over.signal, stop.signal]);
+  const timer = setTimeout(() => over.abort(new Error('deadline')), bootDeadlineMs);
+  const exit = (async () => {
+    while (!limit.aborted) {
+      try {
+        await reportExit(context, id, 50, limit);
+      } catch (error) {
+        if (PolydevError.from(error).code === 'machine_exited') over.abort(error);
+        else await sleep(200, undefined, { signal: limit }).catch(() => undefined);
+      }
+    }
+  })();
+  let last: Checkpoint | undefined;
+  try {
+    for (;;) {
+      limit.throwIfAborted();
+      try {
+        for await (const event of agentOf(context, id).boot(limit)) {
+          if (event.type === 'stamp') {
+            last = event.stamp.checkpoint;
+            await recordStamp(context.db, id, event.stamp);
+          } else if (event.type === 'ready') {
+            await recordStamp(context.db, id, { checkpoint: 'agent', at: new Date().toISOString() });
+            return;
+          } else {
+            throw PolydevError.fromReport(event);
+          }
+        }
+      } catch (error) {
+        // Until the agent listens, nobody answers.
+        if (PolydevError.from(error).code !== 'machine_unreachable') throw error;
+      }
+      await sleep(40, undefined, { signal: limit });
+    }
+  } catch (error) {
+    if (signal.aborted) throw signal.reason;
+    if (!over.signal.aborted) throw error;
+    if (over.signal.reason instanceof PolydevError) throw over.signal.reason;
+    const seen = last ?? (await readMachine(context, id)).stamps.at(-1)?.checkpoint ?? 'none';
+    throw new PolydevError(
+      'machine_boot_stalled',
+      `machine ${id} was not ready after ${bootDeadlineMs / 1000} s; its last checkpoint was ${seen}`,
+    );
+  } finally {
+    clearTimeout(timer);
+    stop.abort();
+    await exit;
+  }
+}
+
+function ended(id: MachineId, known: HostMachine | undefined): PolydevError {
+  if (known?.exit !== null && known?.exit !== undefined) return exitError(id, known.exit);
+  return new PolydevError('machine_exited', `machine ${id} is ${known?.state ?? 'unknown'} at its host`);
+}
+
+/** Stops a ready machine; its disk stays. */
+export async function stopMachine(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
+  const { state } = await readMachine(context, id);
+  if (state === 'stopped') return;
+  if (state !== 'ready') {
+    throw new PolydevError('illegal_transition', `machine ${id} is ${state} and cannot be stopped`);
+  }
+  await context.host.stop(id, signal);
+  await reach(context, id, 'stopped');
+}
+
+/** How long the end of a machine is waited for before others are told; the reconciler goes on trying. */
+const DESTROY_ATTEMPTS = 6;
+
+/**
+ * Destroys a machine and waits until the host says that it is gone. The evidence stays.
+ * @throws host_unreachable and what else the host names, after several attempts; the machine stays `destroying`
+ */
+export async function destroyMachine(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
+  const { state } = await readMachine(context, id);
+  if (state === 'destroyed') return;
+  if (state !== 'destroying') await reach(context, id, 'destroying');
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await context.host.destroy(id, signal);
+      break;
+    } catch (error) {
+      if (signal.aborted || attempt >= DESTROY_ATTEMPTS) throw error;
+      context.log.warn({ machine: id, code: PolydevError.from(error).code }, 'destroying a machine failed');
+      await sleep(250 * 2 ** attempt, undefined, { signal });
+    }
+  }
+  await reach(context, id, 'destroyed');
+}
