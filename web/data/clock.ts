@@ -12,9 +12,10 @@ export function useNow(everyMs: number, running: boolean): number {
   return now;
 }
 
-/** A duration as people read it: `0.14 s`, `12.3 s`, `4 min 05 s`. Input in milliseconds. */
+/** A duration as people read it: `4 ms`, `0.14 s`, `12.3 s`, `4 min 05 s`. Input in milliseconds. */
 export function duration(ms: number): string {
   const seconds = Math.max(0, ms) / 1000;
+  if (seconds < 0.01) return `${Math.max(0, Math.round(ms))} ms`;
   if (seconds < 10) return `${seconds.toFixed(2)} s`;
   if (seconds < 60) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);

@@ -66,7 +66,7 @@ export function useLiveSession(id: string): LiveSession {
         }));
       } catch (thrown) {
         if (stop.signal.aborted) return;
-        const missing = thrown instanceof CallFailed && (thrown.status === 404 || thrown.status === 403);
+        const missing = thrown instanceof CallFailed && [400, 403, 404].includes(thrown.status);
         setState((old) => ({ ...old, problem: problemOf(thrown), missing }));
         if (missing) {
           gone = true;
@@ -83,9 +83,15 @@ export function useLiveSession(id: string): LiveSession {
         setState((old) => ({ ...old, timeline: mergeTimeline(old.timeline, [event]) }));
         if (event.kind === 'state') void fetchSession();
       };
+      // The server's last word: the session as it ended, its machine gone.
+      source.addEventListener('end', (message: MessageEvent<string>) => {
+        source?.close();
+        ended = true;
+        const session: Session = JSON.parse(message.data);
+        setState((old) => ({ ...old, session, timeline: mergeTimeline(old.timeline, session.timeline) }));
+      });
       source.onerror = () => {
-        // The server closes the stream when the session has ended and its machine is gone: nothing more will come.
-        if (ended || gone) source?.close();
+        if (gone || ended) source?.close();
         else if (source?.readyState === EventSource.CLOSED) later();
         else void fetchSession();
       };

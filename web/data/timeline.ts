@@ -33,7 +33,7 @@ const isCheckpoint = (name: string): name is Checkpoint => Object.hasOwn(CHECKPO
 function subStep(event: TimelineEvent, startMs: number): SubStep | undefined {
   let title: string;
   if (event.kind === 'checkpoint')
-    title = isCheckpoint(event.name) ? CHECKPOINT_WORDS[event.name] : humanise(event.name);
+    title = isCheckpoint(event.name) ? CHECKPOINT_WORDS[event.name].reached : humanise(event.name);
   else if (event.kind === 'step') title = humanise(event.name);
   else {
     // Of the machine's own states only those that no checkpoint tells are worth a line.

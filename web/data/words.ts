@@ -7,13 +7,13 @@ export type Tone = 'neutral' | 'busy' | 'attention' | 'good' | 'bad';
 /** `doing` while the session is there, `done` once it has passed. */
 export const SESSION_WORDS: Readonly<Record<SessionState, { doing: string; done: string; tone: Tone }>> = {
   queued: { doing: 'Waiting for its turn', done: 'Accepted', tone: 'busy' },
-  preparing: { doing: 'Preparing your browser machine', done: 'Browser machine ready', tone: 'busy' },
-  waiting_for_person: { doing: 'Waiting for you to sign in', done: 'You signed in', tone: 'attention' },
-  capturing: { doing: 'Reading the credential', done: 'Credential read and checked', tone: 'busy' },
-  storing: { doing: 'Encrypting and storing it', done: 'Encrypted and stored', tone: 'busy' },
+  preparing: { doing: 'Preparing the machine', done: 'Browser machine ready', tone: 'busy' },
+  waiting_for_person: { doing: 'Waiting for your sign-in', done: 'You signed in', tone: 'attention' },
+  capturing: { doing: 'Reading the credential', done: 'Credential checked', tone: 'busy' },
+  storing: { doing: 'Encrypting and storing', done: 'Encrypted and stored', tone: 'busy' },
   installing: {
-    doing: 'Installing it in your CLI machine',
-    done: 'Installed in your CLI machine',
+    doing: 'Installing it for the CLI',
+    done: 'Installed for the CLI',
     tone: 'busy',
   },
   completed: { doing: 'Connected', done: 'Connected', tone: 'good' },
@@ -51,13 +51,14 @@ export const MACHINE_ACTION_WORDS: Readonly<Record<MachineAction, string>> = {
   destroy: 'Remove',
 };
 
-export const CHECKPOINT_WORDS: Readonly<Record<Checkpoint, string>> = {
-  hypervisor: 'Sandbox started',
-  init: 'First process runs',
-  agent: 'Agent answers',
-  desktop: 'Desktop is up',
-  browser: 'Browser is up',
-  provider: 'CLI is ready',
+/** `missing` when the boot ended before this point. */
+export const CHECKPOINT_WORDS: Readonly<Record<Checkpoint, { reached: string; missing: string }>> = {
+  hypervisor: { reached: 'Sandbox started', missing: 'Sandbox did not start' },
+  init: { reached: 'First process runs', missing: 'First process did not run' },
+  agent: { reached: 'Agent answers', missing: 'Agent did not answer' },
+  desktop: { reached: 'Desktop is up', missing: 'Desktop did not come up' },
+  browser: { reached: 'Browser is up', missing: 'Browser did not come up' },
+  provider: { reached: 'CLI is ready', missing: 'CLI did not get ready' },
 };
 
 /** The boot checklist of a kind of machine, in order. */

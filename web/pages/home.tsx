@@ -14,7 +14,9 @@ const RECENT = 5;
 export function HomePage({ me }: { readonly me: Me }) {
   useTitle('Accounts');
   const providers = useJson<{ providers: Provider[] }>('/api/providers', REFRESH_MS);
-  const sessions = useJson<{ sessions: Session[] }>('/api/auth/sessions', REFRESH_MS);
+  // An operator would get everybody's: this page is about one's own.
+  const ofMine = `?userId=${encodeURIComponent(me.userId)}`;
+  const sessions = useJson<{ sessions: Session[] }>(`/api/auth/sessions${ofMine}`, REFRESH_MS);
   const problem = providers.problem ?? sessions.problem;
   const all = sessions.value?.sessions ?? [];
   const titles = new Map(providers.value?.providers.map(({ id, title }) => [id, title]));

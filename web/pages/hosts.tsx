@@ -60,14 +60,14 @@ function Share({ name, amount }: { readonly name: string; readonly amount: Host[
     <>
       <dt>{name}</dt>
       <dd>
+        {gibibytes(amount.available)} free of {gibibytes(amount.total)}
         <meter
           min={0}
           max={amount.total}
           value={used}
           high={amount.total * 0.9}
           aria-label={`${name} in use`}
-        />{' '}
-        {gibibytes(amount.available)} free of {gibibytes(amount.total)}
+        />
       </dd>
     </>
   );

@@ -186,7 +186,7 @@ function EvidenceText({ path }: { readonly path: string }) {
   if (problem !== undefined) return <ProblemPanel title="The file cannot be read" problem={problem} />;
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: a scrollable region must be focusable.
-    <pre className="lines console" tabIndex={0}>
+    <pre className="lines" tabIndex={0}>
       {value ?? ''}
     </pre>
   );

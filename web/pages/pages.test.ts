@@ -122,7 +122,7 @@ describe.skipIf(missingForPages.length > 0)(`pages (lacking: ${missingForPages.j
     const boot = page.getByRole('list', { name: 'Boot checklist' });
     await boot.waitFor();
     const stopped = boot.getByRole('listitem').filter({ hasText: 'stopped here' });
-    expect(await stopped.textContent()).toContain('Desktop is up');
+    expect(await stopped.textContent()).toContain('Desktop did not come up');
     expect(await boot.getByRole('listitem').filter({ hasText: 'Agent answers' }).textContent()).toContain(
       '0.18 s',
     );

@@ -50,9 +50,7 @@ describe.skipIf(missingForPages.length > 0)(`login page (lacking: ${missingForPa
     api.enter(id, 'preparing', { browserMachineId: newMachineId() });
     api.machineEvent(id, 'checkpoint', 'hypervisor');
     await page.getByText('Sandbox started').waitFor();
-    expect(await page.locator('[aria-current="step"]').textContent()).toContain(
-      'Preparing your browser machine',
-    );
+    expect(await page.locator('[aria-current="step"]').textContent()).toContain('Preparing the machine');
     await screenshot(page, 'session-preparing');
 
     api.enter(id, 'capturing');
@@ -85,7 +83,7 @@ describe.skipIf(missingForPages.length > 0)(`login page (lacking: ${missingForPa
     expect(text).toContain(failed?.error?.remedy);
     expect(text).toContain('machine_boot_stalled');
     expect(await panel.getByText('Cannot establish any listening sockets').isVisible()).toBe(true);
-    expect(await step(page, 'Preparing your browser machine').textContent()).toContain('stopped here');
+    expect(await step(page, 'Preparing the machine').textContent()).toContain('stopped here');
     await screenshot(page, 'session-failed');
     await panel.getByRole('link', { name: 'Evidence of the machine' }).click();
     await page.getByRole('heading', { name: 'Browser machine' }).waitFor();

@@ -12,7 +12,9 @@ export default function TerminalPage({ id }: { readonly id: string }) {
           <code>{id}</code>
         </Link>
         <span className="page-head-end hint">
-          <kbd>Shift</kbd>+<kbd>Esc</kbd> leaves the terminal
+          <span>
+            <kbd>Shift</kbd>+<kbd>Esc</kbd> leaves the terminal
+          </span>
         </span>
       </PageHead>
       <Terminal machineId={id as MachineId} />

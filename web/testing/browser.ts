@@ -29,7 +29,7 @@ export interface VisitOptions {
 export interface PageTests extends AsyncDisposable {
   /** The built page. */
   readonly dist: string;
-  /** A page in a fresh profile. */
+  /** A page in a fresh profile; the visit before is over then. */
   visit(options?: VisitOptions): Promise<Visit>;
 }
 
@@ -57,6 +57,7 @@ export async function startPageTests(): Promise<PageTests> {
   return {
     dist,
     async visit({ width = 1280, height = 860, dark = false } = {}) {
+      for (const old of opened.contexts()) await old.close();
       const context = await opened.newContext({
         viewport: { width, height },
         // A phone's scroll bars lie over the page.

@@ -1,18 +1,14 @@
 /** A small API with known data in front of the built page. What a login does is the test's to say, step by step. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import fastifyStatic from '@fastify/static';
 import fastifyWebsocket from '@fastify/websocket';
 import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
+import { CONTENT_SECURITY_POLICY } from '../../controller/api/headers.ts';
 import { AuthStart, Session, SessionInput, TicketRequest, type TimelineEvent } from '../../protocol/api.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { newMachineId } from '../../protocol/ids.ts';
 import { isFinal, machineActions, type SessionState, sessionActions } from '../../protocol/lifecycles.ts';
 import { fixtures, newSession, PERSON } from './fixtures.ts';
 import { bridgeDesktop, bridgeTerminal } from './streams.ts';
-
-/** What the page must be able to live with. xterm writes style elements; noVNC's cursor and pictures are data: URLs. */
-const POLICY =
-  "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'";
 
 export interface FakeApi extends AsyncDisposable {
   readonly url: string;
@@ -89,7 +85,7 @@ export async function startFakeApi({ dist, rfbSocket }: FakeApiOptions): Promise
   };
 
   app.addHook('onRequest', async (request, reply) => {
-    reply.header('content-security-policy', POLICY);
+    reply.header('content-security-policy', CONTENT_SECURITY_POLICY);
     if (!request.url.startsWith('/api/')) return;
     if (api.down) return reply.code(502).type('text/html').send('<h1>502 Bad Gateway</h1>');
     if (!api.signedIn) throw new PolydevError('unauthenticated', 'Nobody is signed in.');
@@ -180,7 +176,7 @@ function sessionRoutes(app: FastifyInstance, api: FakeApi, listeners: Set<(id: s
         reply.raw.write(`id: ${event.seq}\ndata: ${JSON.stringify(event)}\n\n`);
         sent = event.seq;
       }
-      if (isFinal(session.state)) void sleep(50).then(() => reply.raw.end());
+      if (isFinal(session.state)) reply.raw.end(`event: end\ndata: ${JSON.stringify(session)}\n\n`);
     };
     const listener = (id: string) => {
       if (id === session.id) flush();

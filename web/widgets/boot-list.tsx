@@ -30,7 +30,11 @@ export function BootList({ machine }: { readonly machine: Machine }) {
             aria-current={status === 'current' ? 'step' : undefined}
           >
             <div className="step-line">
-              <span className="step-title">{CHECKPOINT_WORDS[point]}</span>
+              <span className="step-title">
+                {status.startsWith('ended')
+                  ? CHECKPOINT_WORDS[point].missing
+                  : CHECKPOINT_WORDS[point].reached}
+              </span>
               {at !== undefined && (
                 <time className="step-time" dateTime={at} title={timeOfDay(at)}>
                   <span className="visually-hidden">reached after </span>

@@ -85,7 +85,11 @@ export default function Terminal({ machineId }: { readonly machineId: MachineId 
       try {
         const url = await streamUrl({ purpose: 'terminal', machineId }, stop.signal);
         if (stop.signal.aborted) return;
-        socket = new WebSocket(url);
+        const sized = new URL(url);
+        // The shell starts in the right size; later changes go as text frames.
+        sized.searchParams.set('cols', String(xterm.cols));
+        sized.searchParams.set('rows', String(xterm.rows));
+        socket = new WebSocket(sized);
       } catch (thrown) {
         if (stop.signal.aborted) return;
         setProblem(problemOf(thrown));
