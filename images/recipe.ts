@@ -1,5 +1,5 @@
 /**
- * images/ is the recipe of the golden image: what goes in, as data. `host/images/` builds, stores and verifies it.
+ * images/: the recipe of the golden image, as data. `host/images/` builds, stores and verifies it.
  *
  * The image is three read-only layers, bottom to top: `base` (Debian packages, this file and `customize.sh`),
  * `clis` (Node and the AI CLIs, `clis/package-lock.json`) and `agent` (the guest agent's bundle and `files/`).

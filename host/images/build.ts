@@ -1,5 +1,5 @@
 /**
- * host/images/ builds, keeps, mounts and verifies golden images; what goes into one is written in `images/`.
+ * host/images/: builds, keeps, mounts and verifies golden images; what goes into one is written in `images/`.
  * This file puts it together: recipe -> layers -> verified image -> current.
  */
 import { mkdir } from 'node:fs/promises';
