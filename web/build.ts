@@ -1,6 +1,7 @@
 /** Builds the dashboard's files. `./polydev up` calls it when the sources are newer than the last build. */
 import { join } from 'node:path';
 import { build, createLogger } from 'vite';
+import config from './vite.config.ts';
 
 export interface BuildWebOptions {
   /** Root of the checkout (the folder that holds `web/`). */
@@ -18,7 +19,8 @@ export interface BuildWebOptions {
 export async function buildWeb({ checkout, outDir, log }: BuildWebOptions): Promise<void> {
   const quiet = createLogger('silent');
   await build({
-    configFile: join(checkout, 'web', 'vite.config.ts'),
+    ...config,
+    configFile: false,
     root: join(checkout, 'web'),
     logLevel: 'warn',
     customLogger: {
@@ -27,7 +29,7 @@ export async function buildWeb({ checkout, outDir, log }: BuildWebOptions): Prom
       warnOnce: (message) => log(`warning: ${message}`),
       error: (message) => log(message),
     },
-    build: { outDir, emptyOutDir: true },
+    build: { ...config.build, outDir },
   });
   log(`dashboard built in ${outDir}`);
 }

@@ -5,6 +5,7 @@
  */
 import type { AuthStart, Ticket, TicketRequest } from '../../protocol/api.ts';
 import type { ErrorReport } from '../../protocol/errors.ts';
+import { noteServerDate } from './clock.ts';
 
 /** What an error panel shows. `code` is absent when no part of Polydev could say anything, e.g. nothing answers. */
 export type Problem = Omit<ErrorReport, 'code' | 'fault'> & Partial<Pick<ErrorReport, 'code' | 'fault'>>;
@@ -63,6 +64,7 @@ async function send(method: string, path: string, body: unknown, signal?: AbortS
       'Check that ./polydev up still runs and that this computer reaches it. The page tries again.';
     throw new CallFailed(0, { message, remedy }, cause);
   }
+  noteServerDate(response.headers.get('date'));
   if (response.ok) return response;
   const failed = await failureOf(response);
   if (response.status === 401) for (const listener of signedOutListeners) listener();

@@ -1,12 +1,28 @@
 import { useEffect, useState } from 'react';
 
-/** Now, as milliseconds since 1970, renewed every `everyMs` while `running`. */
+/** Server's clock minus this computer's, ms. Deadlines come from the server; a wrong clock here must not move them. */
+let offsetMs = 0;
+/** The Date header counts whole seconds, and the answer was under way: less than this says nothing. */
+const NOTICEABLE_MS = 3_000;
+
+/** Takes note of an answer's Date header. */
+export function noteServerDate(header: string | null): void {
+  const served = header === null ? Number.NaN : Date.parse(header);
+  if (Number.isNaN(served)) return;
+  // The second named began half a second ago on average.
+  const difference = served + 500 - Date.now();
+  offsetMs = Math.abs(difference) < NOTICEABLE_MS ? 0 : difference;
+}
+
+const serverNow = (): number => Date.now() + offsetMs;
+
+/** Now by the server's clock, as milliseconds since 1970, renewed every `everyMs` while `running`. */
 export function useNow(everyMs: number, running: boolean): number {
-  const [now, setNow] = useState(Date.now);
+  const [now, setNow] = useState(serverNow);
   useEffect(() => {
     if (!running) return;
-    setNow(Date.now());
-    const timer = setInterval(() => setNow(Date.now()), everyMs);
+    setNow(serverNow());
+    const timer = setInterval(() => setNow(serverNow()), everyMs);
     return () => clearInterval(timer);
   }, [everyMs, running]);
   return now;

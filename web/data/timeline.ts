@@ -93,7 +93,7 @@ export function stepsOf(events: readonly TimelineEvent[]): Step[] {
       steps.push({
         state,
         status: 'ahead',
-        title: words.done,
+        title: words.ahead ?? words.doing,
         at: null,
         leftAt: null,
         detail: null,

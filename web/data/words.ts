@@ -4,11 +4,18 @@ import type { Checkpoint, MachineKind } from '../../protocol/machine.ts';
 
 export type Tone = 'neutral' | 'busy' | 'attention' | 'good' | 'bad';
 
-/** `doing` while the session is there, `done` once it has passed. */
-export const SESSION_WORDS: Readonly<Record<SessionState, { doing: string; done: string; tone: Tone }>> = {
+/** `doing` while the session is there, `done` once it has passed, `ahead` before (default: like `doing`). */
+export const SESSION_WORDS: Readonly<
+  Record<SessionState, { doing: string; done: string; ahead?: string; tone: Tone }>
+> = {
   queued: { doing: 'Waiting for its turn', done: 'Accepted', tone: 'busy' },
   preparing: { doing: 'Preparing the machine', done: 'Browser machine ready', tone: 'busy' },
-  waiting_for_person: { doing: 'Waiting for your sign-in', done: 'You signed in', tone: 'attention' },
+  waiting_for_person: {
+    doing: 'Waiting for your sign-in',
+    done: 'You signed in',
+    ahead: 'Your sign-in',
+    tone: 'attention',
+  },
   capturing: { doing: 'Reading the credential', done: 'Credential checked', tone: 'busy' },
   storing: { doing: 'Encrypting and storing', done: 'Encrypted and stored', tone: 'busy' },
   installing: {
@@ -77,6 +84,3 @@ export function humanise(name: string): string {
   const spaced = name.replaceAll(/[_-]+/g, ' ').trim();
   return spaced.charAt(0).toUpperCase() + spaced.slice(1);
 }
-
-/** The short form of an id for people; the whole id is one click away. */
-export const shortId = (id: string): string => id.slice(0, 8);

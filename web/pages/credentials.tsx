@@ -18,7 +18,9 @@ export function CredentialsPage() {
   return (
     <>
       <PageHead title="Credentials" />
-      <p className="lead">Stored encrypted. Only these facts about them can be read, by nobody the tokens.</p>
+      <p className="lead">
+        Stored encrypted. This is all that can be seen of them; the tokens are never shown.
+      </p>
       {credentials.problem !== undefined && (
         <ProblemPanel title="This page is not up to date" problem={credentials.problem} />
       )}
@@ -78,7 +80,8 @@ function CredentialCard({ credential, title, onChange }: CredentialCardProps) {
         </dd>
         <dt>Version</dt>
         <dd>
-          {credential.version}, <time dateTime={credential.updatedAt}>{dateTime(credential.updatedAt)}</time>
+          {credential.version}, written{' '}
+          <time dateTime={credential.updatedAt}>{dateTime(credential.updatedAt)}</time>
         </dd>
         <dt>Held by</dt>
         <dd>

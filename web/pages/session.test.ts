@@ -45,7 +45,7 @@ describe.skipIf(missingForPages.length > 0)(`login page (lacking: ${missingForPa
     const { page, complaints } = await tests.visit();
     const id = await connect(page, api);
     await page.getByRole('heading', { name: 'Connect OpenAI Codex' }).waitFor();
-    expect(await step(page, 'Browser machine ready').textContent()).toContain('still to come');
+    expect(await step(page, 'Preparing the machine').textContent()).toContain('still to come');
 
     api.enter(id, 'preparing', { browserMachineId: newMachineId() });
     api.machineEvent(id, 'checkpoint', 'hypervisor');
@@ -88,6 +88,13 @@ describe.skipIf(missingForPages.length > 0)(`login page (lacking: ${missingForPa
     await panel.getByRole('link', { name: 'Evidence of the machine' }).click();
     await page.getByRole('heading', { name: 'Browser machine' }).waitFor();
     expect(complaints).toEqual([]);
+  });
+
+  it('counts the time left by the server, also where the clock is wrong', async () => {
+    const { page } = await tests.visit();
+    await page.clock.install({ time: Date.now() + 3_600_000 });
+    await connect(page, api);
+    expect(await page.getByRole('timer').textContent()).toMatch(/^(9:[345]\d|10:0[01])$/);
   });
 
   it('cancels only after asking', async () => {

@@ -11,12 +11,12 @@ import { spawn as spawnPty } from '@lydell/node-pty';
 import type { WebSocket } from 'ws';
 import { TerminalControl } from '../../protocol/api.ts';
 
+const X_SERVER = { program: 'Xvnc', debianPackage: 'tigervnc-standalone-server' };
+const SHELL_WINDOW = { program: 'xterm', debianPackage: 'xterm' };
+
 /** Debian packages that the live desktop's tests need and this machine lacks; empty: all there. */
-export const missingForDesktop: readonly string[] = [
-  ['Xvnc', 'tigervnc-standalone-server'],
-  ['xterm', 'xterm'],
-].flatMap(([program, debianPackage]) =>
-  spawnSync('which', [program ?? '']).status === 0 ? [] : [debianPackage ?? ''],
+export const missingForDesktop: readonly string[] = [X_SERVER, SHELL_WINDOW].flatMap(
+  ({ program, debianPackage }) => (spawnSync('which', [program]).status === 0 ? [] : [debianPackage]),
 );
 
 export interface TestDesktop extends AsyncDisposable {
@@ -45,9 +45,13 @@ export async function startDesktop(): Promise<TestDesktop> {
   try {
     // -displayfd: the server chooses a free display and says which on that descriptor.
     const flags = '-displayfd 3 -geometry 1280x720 -depth 24 -SecurityTypes None -nolisten tcp -rfbport -1';
-    const server = spawn('Xvnc', [...flags.split(' '), '-rfbunixpath', rfbSocket, '-AlwaysShared'], {
-      stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
-    });
+    const server = spawn(
+      X_SERVER.program,
+      [...flags.split(' '), '-rfbunixpath', rfbSocket, '-AlwaysShared'],
+      {
+        stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
+      },
+    );
     children.push(server);
     const ready = server.stdio[3];
     if (ready === null || ready === undefined)
@@ -55,11 +59,15 @@ export async function startDesktop(): Promise<TestDesktop> {
     const [line] = await once(ready, 'data', { signal: AbortSignal.timeout(START_MS) });
     const paste = 'XTerm*VT100.translations: #override Ctrl<Key>v: insert-selection(CLIPBOARD)';
     const look = '-fa Monospace -fs 14 -bg white -fg black -geometry 130x40+0+0 -fullscreen'.split(' ');
-    const shell = spawn('xterm', [...look, '-xrm', paste, '-e', 'bash', '--norc', '--noprofile'], {
-      cwd: directory,
-      env: { ...process.env, DISPLAY: `:${String(line).trim()}`, PS1: 'machine$ ' },
-      stdio: 'ignore',
-    });
+    const shell = spawn(
+      SHELL_WINDOW.program,
+      [...look, '-xrm', paste, '-e', 'bash', '--norc', '--noprofile'],
+      {
+        cwd: directory,
+        env: { ...process.env, DISPLAY: `:${String(line).trim()}`, PS1: 'machine$ ' },
+        stdio: 'ignore',
+      },
+    );
     children.push(shell);
     const deadline = Date.now() + START_MS;
     while (!existsSync(rfbSocket)) {
