@@ -1,0 +1,34 @@
+/** Hosts as `api/` uses them. One host for now; placement comes with the second. */
+import { PolydevError } from '../../protocol/errors.ts';
+import type { Hosts } from '../services.ts';
+import { listSeenHosts, recordHost } from '../store/hosts.ts';
+import type { Context } from './context.ts';
+
+export function createHosts({ db, host }: Context): Hosts {
+  return {
+    async list() {
+      try {
+        const health = await host.health(AbortSignal.timeout(5_000));
+        const { driver, image, ok, problems, machines, memoryMiB, diskMiB } = health;
+        await recordHost(db, { id: host.id, driver, image });
+        return [{ id: host.id, driver, image, ok, problems, machines, memoryMiB, diskMiB }];
+      } catch (error) {
+        const named = PolydevError.from(error, 'host_unreachable');
+        const seen = (await listSeenHosts(db)).find((row) => row.id === host.id);
+        const none = { total: 0, available: 0 };
+        return [
+          {
+            id: host.id,
+            driver: seen?.driver ?? 'unknown',
+            image: seen?.image ?? null,
+            ok: false,
+            problems: [`${named.code}: ${named.message}`],
+            machines: 0,
+            memoryMiB: none,
+            diskMiB: none,
+          },
+        ];
+      }
+    },
+  };
+}

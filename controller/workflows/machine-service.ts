@@ -1,0 +1,115 @@
+/** Machines as `api/` uses them. */
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DBOS } from '@dbos-inc/dbos-sdk';
+import { PolydevError } from '../../protocol/errors.ts';
+import type { MachineId } from '../../protocol/ids.ts';
+import { machineActions } from '../../protocol/lifecycles.ts';
+import type { Machines } from '../services.ts';
+import { recordAudit } from '../store/audit.ts';
+import { getMachine, listMachines, toMachine } from '../store/machines.ts';
+import { getSession } from '../store/sessions.ts';
+import type { MachineRow } from '../store/tables.ts';
+import { agentOf, type Context } from './context.ts';
+import type { MachineFlow, MachineFlows } from './machine-flows.ts';
+import { readMachine } from './machine-steps.ts';
+import { unwrap } from './result.ts';
+
+/** Longer than a boot, a stop and a destroy may take by their own deadlines. */
+const FLOW_DEADLINE_MS = 150_000;
+
+/** Runs a machine's workflow to its end. */
+export async function runMachineFlow(flow: MachineFlow, name: string, id: MachineId): Promise<void> {
+  const handle = await DBOS.startWorkflow(flow, { workflowID: `${name}-${id}-${randomUUID()}` })(id);
+  const result = await Promise.race([handle.getResult(), sleep(FLOW_DEADLINE_MS, null, { ref: false })]);
+  if (result === null) {
+    throw new PolydevError('machine_unreachable', `machine ${id}: ${name} is still under way`);
+  }
+  unwrap(result);
+}
+
+export function createMachines(context: Context, flows: MachineFlows): Machines {
+  const { db, host } = context;
+  const act = async (id: MachineId, action: 'start' | 'stop' | 'destroy') => {
+    const row = await readMachine(context, id);
+    // A destroy that is under way or over is no mistake of the caller.
+    const settled = action === 'destroy' && (row.state === 'destroying' || row.state === 'destroyed');
+    if (!settled && !machineActions(row.kind, row.state).includes(action)) {
+      throw new PolydevError('conflict', `machine ${id} is ${row.state}: ${action} does not fit`);
+    }
+    if (row.state !== 'destroyed') {
+      await recordAudit(db, { who: row.userId, action: `machine.${action}`, target: id });
+      await runMachineFlow(flows[action], action, id);
+    }
+    return toMachine(await readMachine(context, id));
+  };
+  /** A CLI machine that is ready, started if it was stopped or is starting. */
+  const readyCliMachine = async (id: MachineId): Promise<MachineRow> => {
+    const row = await readMachine(context, id);
+    if (row.kind !== 'cli') throw new PolydevError('conflict', `machine ${id} is no CLI machine`);
+    if (row.state === 'ready') return row;
+    if (!['requested', 'creating', 'booting', 'stopped'].includes(row.state)) {
+      throw new PolydevError('conflict', `machine ${id} is ${row.state}`);
+    }
+    await runMachineFlow(flows.start, 'start', id);
+    return readMachine(context, id);
+  };
+
+  return {
+    list: async (filter) => (await listMachines(db, filter)).map(toMachine),
+    async get(id) {
+      const row = await getMachine(db, id);
+      return row === undefined ? undefined : toMachine(row);
+    },
+    async console(id) {
+      await readMachine(context, id);
+      return host.console(id);
+    },
+    async evidence(id) {
+      await readMachine(context, id);
+      return host.evidence(id);
+    },
+    async evidenceFile(id, name) {
+      await readMachine(context, id);
+      return host.evidenceFile(id, name);
+    },
+    start: (id) => act(id, 'start'),
+    stop: (id) => act(id, 'stop'),
+    destroy: (id) => act(id, 'destroy'),
+
+    async desktop(sessionId) {
+      const session = await getSession(db, sessionId);
+      if (session === undefined) throw new PolydevError('not_found', `there is no session ${sessionId}`);
+      const row =
+        session.browserMachineId === null ? undefined : await getMachine(db, session.browserMachineId);
+      if (row?.state !== 'ready') {
+        throw new PolydevError(
+          'conflict',
+          `session ${sessionId} is ${session.state} and has no live desktop`,
+        );
+      }
+      return agentOf(context, row.id).desktop();
+    },
+
+    async terminal(id, size) {
+      const row = await readyCliMachine(id);
+      const agent = agentOf(context, row.id);
+      const terminal = await agent.createTerminal(size);
+      const close = () => agent.deleteTerminal(terminal);
+      try {
+        const stream = await agent.terminalStream(terminal);
+        return { stream, resize: (next) => agent.resizeTerminal(terminal, next), close };
+      } catch (error) {
+        await close().catch((problem: unknown) =>
+          context.log.warn({ machine: id, code: PolydevError.from(problem).code }, 'a terminal is left over'),
+        );
+        throw error;
+      }
+    },
+
+    async *exec(id, request, signal) {
+      const row = await readyCliMachine(id);
+      yield* agentOf(context, row.id).exec(request, signal);
+    },
+  };
+}

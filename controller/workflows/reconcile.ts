@@ -1,0 +1,114 @@
+/** Compares the database with the host and with DBOS: nothing stays half done, nothing runs without an owner. */
+import { DBOS } from '@dbos-inc/dbos-sdk';
+import { PolydevError } from '../../protocol/errors.ts';
+import type { HostMachine } from '../../protocol/host.ts';
+import { getMachine, listUnfinishedMachines } from '../store/machines.ts';
+import { getSession, listUnfinishedSessions } from '../store/sessions.ts';
+import type { MachineRow } from '../store/tables.ts';
+import type { Context } from './context.ts';
+import { applicationVersion } from './engine.ts';
+import { type LoginFlow, loginWorkflowId } from './login.ts';
+import { startLoginFlow } from './logins.ts';
+import { destroyMachine, fail, reach } from './machine-steps.ts';
+import { exitError } from './watch.ts';
+
+/**
+ * At the start of a controller, after DBOS has taken up what it can: a session without a workflow gets one, and one
+ * whose workflow belongs to another version of the code, or has died, ends as `controller_restarted`.
+ */
+export async function reconcileSessions(
+  context: Context,
+  flows: { login: LoginFlow; abandon: LoginFlow },
+): Promise<void> {
+  for (const session of await listUnfinishedSessions(context.db)) {
+    const workflow = await DBOS.getWorkflowStatus(loginWorkflowId(session.id));
+    if (workflow === null && session.state === 'queued') {
+      await startLoginFlow(flows.login, session.id);
+      continue;
+    }
+    const active = workflow !== null && ['PENDING', 'ENQUEUED', 'DELAYED'].includes(workflow.status);
+    // Another controller's work is its own until it starts again.
+    if (active && workflow.executorId !== DBOS.executorID) continue;
+    if (active && workflow.applicationVersion === applicationVersion()) continue;
+    if (active) await DBOS.cancelWorkflow(workflow.workflowID);
+    context.log.warn({ session: session.id, state: session.state }, 'a session could not be taken up');
+    await DBOS.startWorkflow(flows.abandon, { workflowID: `abandon-${session.id}` })(session.id);
+  }
+}
+
+/** A start of this age, or an end, is not under way any more: its deadlines are over. */
+const STALE_MS = 180_000;
+
+/** Once: the machines of the host against the rows. Every finding is corrected or named on the machine. */
+export async function reconcileMachines(context: Context): Promise<void> {
+  const rows = await listUnfinishedMachines(context.db, context.host.id);
+  const known = new Map((await context.host.list(AbortSignal.timeout(10_000))).map((one) => [one.id, one]));
+  for (const row of rows) {
+    if (context.closing.aborted) return;
+    await reconcileMachine(context, row, known.get(row.id)).catch((error: unknown) =>
+      context.log.warn(
+        { machine: row.id, err: PolydevError.from(error) },
+        'a machine could not be reconciled',
+      ),
+    );
+    known.delete(row.id);
+  }
+  for (const id of known.keys()) {
+    if (context.closing.aborted) return;
+    // Rows were read before the host was asked: one that was made in between is not unknown.
+    const row = await getMachine(context.db, id);
+    if (row !== undefined && row.state !== 'destroyed') continue;
+    context.log.warn({ machine: id }, 'the host has a machine that nobody owns; it is destroyed');
+    await context.host
+      .destroy(id, context.closing)
+      .catch((error: unknown) =>
+        context.log.warn({ machine: id, err: PolydevError.from(error) }, 'it stays'),
+      );
+  }
+}
+
+async function reconcileMachine(
+  context: Context,
+  row: MachineRow,
+  known: HostMachine | undefined,
+): Promise<void> {
+  const stale = Date.now() - row.stateAt.getTime() > STALE_MS;
+  switch (row.state) {
+    case 'ready':
+    case 'stopped':
+      if (known === undefined) {
+        const message = `the host does not know machine ${row.id} any more`;
+        await fail(context, row.id, new PolydevError('machine_exited', message), [row.state]);
+      } else if (row.state === 'ready' && known.state === 'exited') {
+        const error =
+          known.exit === null
+            ? new PolydevError('machine_exited', `machine ${row.id} ended`)
+            : exitError(row.id, known.exit);
+        await fail(context, row.id, error, ['ready']);
+      } else if (row.state === 'ready' && known.state === 'stopped') {
+        // Stopped by a controller that was killed before it could note it, or just now.
+        await reach(context, row.id, 'stopped').catch(() => undefined);
+      }
+      return;
+    case 'requested':
+    case 'creating':
+    case 'booting':
+      if (stale) {
+        const message = `the start of machine ${row.id} was given up by a controller that is gone`;
+        await fail(context, row.id, new PolydevError('controller_restarted', message), [row.state]);
+      }
+      return;
+    case 'destroying':
+      if (stale) await destroyMachine(context, row.id, context.closing);
+      return;
+    case 'failed': {
+      // A failed CLI machine keeps its disk until somebody decides; a browser machine has nothing to keep.
+      const session = row.sessionId === null ? undefined : await getSession(context.db, row.sessionId);
+      const over = session === undefined || session.cleanedAt !== null;
+      if (row.kind === 'browser' && over) await destroyMachine(context, row.id, context.closing);
+      return;
+    }
+    case 'destroyed':
+      return;
+  }
+}

@@ -1,0 +1,98 @@
+/** Puts the workflows together behind the seam of controller/services.ts. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DBOS } from '@dbos-inc/dbos-sdk';
+import type { Logger } from 'pino';
+import { PolydevError } from '../../protocol/errors.ts';
+import type { HostClient } from '../hosts/host-client.ts';
+import type { Services } from '../services.ts';
+import { listen } from '../store/notifications.ts';
+import type { Database } from '../store/tables.ts';
+import type { Vault } from '../vault/vault.ts';
+import { type Context, DEFAULT_SETTINGS, type WorkflowSettings } from './context.ts';
+import { createCredentials } from './credential-service.ts';
+import { configureEngine } from './engine.ts';
+import { createHosts } from './host-service.ts';
+import { registerAbandon, registerLogin } from './login.ts';
+import { createLogins } from './logins.ts';
+import { registerMachineFlows } from './machine-flows.ts';
+import { createMachines } from './machine-service.ts';
+import { reconcileMachines, reconcileSessions } from './reconcile.ts';
+
+export interface ServicesDeps {
+  /** Migrated. */
+  readonly db: Database;
+  /** Of the same database: LISTEN and DBOS make their own connections. */
+  readonly databaseUrl: string;
+  readonly vault: Vault;
+  readonly hostClient: HostClient;
+  readonly log: Logger;
+  /** Default: DEFAULT_SETTINGS. */
+  readonly settings?: Partial<WorkflowSettings>;
+  /** Stable over restarts, different for each controller on one database. Default `controller-1`. */
+  readonly executorId?: string;
+}
+
+/**
+ * Starts the workflow engine, takes up what a controller of the same executor id left, and gives the services. Only
+ * one at a time in a process, because DBOS is global. Disposing it leaves sessions under way as they are: the next
+ * start goes on with them.
+ */
+export async function createServices(deps: ServicesDeps): Promise<Services & AsyncDisposable> {
+  if (DBOS.isInitialized()) throw new PolydevError('internal', 'the workflow engine runs already');
+  const closing = new AbortController();
+  const { log } = deps;
+  await using starting = new AsyncDisposableStack();
+  const notifications = await listen({
+    url: deps.databaseUrl,
+    onError: (error) => log.warn({ err: error }, 'the connection for notifications is lost; it is renewed'),
+  });
+  starting.use(notifications);
+  const context: Context = {
+    db: deps.db,
+    vault: deps.vault,
+    host: deps.hostClient,
+    notifications,
+    settings: { ...DEFAULT_SETTINGS, ...deps.settings },
+    log,
+    closing: closing.signal,
+  };
+
+  configureEngine({ databaseUrl: deps.databaseUrl, executorId: deps.executorId ?? 'controller-1', log });
+  starting.defer(() => DBOS.shutdown({ deregister: true }));
+  starting.defer(() => closing.abort());
+  const login = registerLogin(context);
+  const abandon = registerAbandon(context);
+  const flows = registerMachineFlows(context);
+  await DBOS.launch();
+  await reconcileSessions(context, { login, abandon });
+  const reconciling = keepReconciled(context);
+
+  const running = starting.move();
+  return {
+    logins: createLogins(context, login),
+    machines: createMachines(context, flows),
+    credentials: createCredentials(context, flows),
+    hosts: createHosts(context),
+    async [Symbol.asyncDispose]() {
+      closing.abort();
+      await reconciling;
+      await running.disposeAsync();
+    },
+  };
+}
+
+async function keepReconciled(context: Context): Promise<void> {
+  let complained = false;
+  while (!context.closing.aborted) {
+    try {
+      await reconcileMachines(context);
+      complained = false;
+    } catch (error) {
+      if (!complained) context.log.warn({ err: PolydevError.from(error) }, 'machines could not be compared');
+      complained = true;
+    }
+    await sleep(context.settings.reconcileEveryMs, undefined, { signal: context.closing, ref: false }).catch(
+      () => undefined,
+    );
+  }
+}
