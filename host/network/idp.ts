@@ -1,10 +1,11 @@
 /** The sealed world of test machines: a namespace with the test identity provider and a resolver that knows only it. */
-import { chown, mkdir, open, readFile, rm } from 'node:fs/promises';
+import { lchown, mkdir, open, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { PolydevError } from '../../protocol/errors.ts';
 import { PLAIN_ENVIRONMENT, run } from '../system/command.ts';
+import { removeTree } from '../system/files.ts';
 import { endProcess, processesInNetworkNamespace } from '../system/processes.ts';
 import { bindFolder, bindReadOnly, unmount } from '../system/syscalls.ts';
 import { type AddressPlan, idpNamespace, namespacePath, routerNamespace } from './addresses.ts';
@@ -42,7 +43,7 @@ export async function reclaimIdp(instance: string, runFolder: string): Promise<v
   await Promise.all(processesInNetworkNamespace(namespacePath(name)).map((found) => endProcess(found, 2000)));
   await removeNamespace(name);
   for (const path of ['checkout', 'node', 'state']) while (unmount(join(runFolder, path)));
-  await rm(runFolder, { recursive: true, force: true });
+  await removeTree(runFolder);
 }
 
 /** Starts it. Throws `test_provider_failed` or `network_setup_failed`; nothing is left behind then. */
@@ -56,7 +57,10 @@ export async function startIdp(settings: IdpSettings, signal: AbortSignal): Prom
 
   await mkdir(runFolder, { recursive: true, mode: 0o755 });
   await mkdir(stateFolder, { recursive: true, mode: 0o700 });
-  await chown(stateFolder, uids.idp, uids.idp);
+  // Its id may be another one than in its last life.
+  for (const name of ['', ...(await readdir(stateFolder, { recursive: true }))]) {
+    await lchown(join(stateFolder, name), uids.idp, uids.idp);
+  }
   const checkout = join(runFolder, 'checkout');
   const node = join(runFolder, 'node');
   await mkdir(checkout);

@@ -64,8 +64,9 @@ const Recorded = z.object({ cidr: z.string(), resolvers: z.array(z.string()) });
 
 export class Network implements AsyncDisposable {
   readonly plan: AddressPlan;
-  /** What the operator should know, for example that another subnet was taken. */
-  readonly notices: string[];
+  /** What the operator should know: that another subnet was taken. */
+  readonly notices: readonly string[];
+  readonly #resolvers: readonly string[];
   readonly #settings: NetworkSettings;
   readonly #leases: Leases;
   readonly #addresses = new Map<MachineId, string>();
@@ -76,7 +77,13 @@ export class Network implements AsyncDisposable {
   /** Starts and ends of the identity provider follow each other. */
   #idpQueue: Promise<unknown> = Promise.resolve();
 
-  private constructor(settings: NetworkSettings, plan: AddressPlan, notices: string[]) {
+  private constructor(
+    settings: NetworkSettings,
+    plan: AddressPlan,
+    resolvers: readonly string[],
+    notices: string[],
+  ) {
+    this.#resolvers = resolvers;
     this.#settings = settings;
     this.plan = plan;
     this.notices = notices;
@@ -114,15 +121,12 @@ export class Network implements AsyncDisposable {
       plan = choice.plan;
       if (choice.notice !== undefined) notices.push(choice.notice);
       resolvers = settings.uplink === 'nat' ? (settings.resolvers ?? (await hostResolvers())) : [];
-      if (settings.uplink === 'nat' && resolvers.length === 0) {
-        notices.push('this host names no resolver that machines could use: set "resolvers"');
-      }
       undo.defer(() => removeEverything(settings));
       await buildRouter(instance, plan, resolvers, signal);
       if (settings.uplink === 'nat') await openUplink(settings, plan, resolvers, signal);
       await writeAtomic(record, JSON.stringify({ cidr: plan.cidr, resolvers }));
     }
-    const network = new Network(settings, plan, notices);
+    const network = new Network(settings, plan, resolvers, notices);
     const kept = takeOver ? adopt : [];
     await network.#adopt(kept, signal);
     network.#dns = undo.use(
@@ -172,7 +176,10 @@ export class Network implements AsyncDisposable {
 
   /** Reasons why machines would not get a working network now. */
   problems(): string[] {
-    const problems = [...this.notices];
+    const problems: string[] = [];
+    if (this.#settings.uplink === 'nat' && this.#resolvers.length === 0) {
+      problems.push('this host names no resolver that machines could use: set "resolvers"');
+    }
     if (this.#dns?.alive !== true) problems.push('the resolver of the router does not run');
     return problems;
   }

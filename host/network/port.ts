@@ -1,4 +1,6 @@
 /** One machine's network: a namespace of its own, one link into the router's bridge, one address. */
+import { existsSync } from 'node:fs';
+import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import type { Realm } from '../../protocol/machine.ts';
 import { run } from '../system/command.ts';
@@ -67,24 +69,29 @@ export async function openMachinePort(
   return namespacePath(name);
 }
 
-/** Closes the port and removes link and namespace. Idempotent; fine without a router. */
+/**
+ * Closes the port and removes link and namespace. Idempotent; fine without a router. Throws `network_setup_failed` when
+ * the namespace is still there afterwards.
+ */
 export async function closeMachinePort(
   instance: string,
   id: MachineId,
   address: string | undefined,
 ): Promise<void> {
+  const name = machineNamespace(instance, id);
   const router = namespacePath(routerNamespace(instance));
+  const netns = existsSync(router) ? router : undefined;
   const port = portName(id);
-  if (address !== undefined) {
-    await run(['nft', '-f', '-'], { netns: router, input: closePort({ name: port, address }) }).catch(
-      () => undefined,
-    );
-  }
-  const neighbour = address === undefined ? [] : [`neigh del ${address} dev br0`];
-  const input = [`link del ${port}`, ...neighbour, `netns del ${machineNamespace(instance, id)}`, ''].join(
-    '\n',
-  );
-  await run(['ip', '-force', '-batch', '-'], { netns: router, input })
-    .catch(() => run(['ip', '-force', '-batch', '-'], { input }))
-    .catch(() => undefined);
+  if (address === undefined && !existsSync(namespacePath(name))) return;
+  const lines = [`link del ${port}`, `netns del ${name}`];
+  if (address !== undefined) lines.unshift(`neigh del ${address} dev br0`);
+  // Any of it may be gone already: what counts is what is there in the end.
+  await Promise.allSettled([
+    ...(netns === undefined || address === undefined
+      ? []
+      : [run(['nft', '-f', '-'], { netns, input: closePort({ name: port, address }) })]),
+    run(['ip', '-force', '-batch', '-'], { netns, input: [...lines, ''].join('\n') }),
+  ]);
+  if (existsSync(namespacePath(name)))
+    throw new PolydevError(failure, `network namespace ${name} does not go away`);
 }

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { link, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { mountPoints } from './syscalls.ts';
 
 const temporary = (path: string): string => join(dirname(path), `.${randomBytes(6).toString('hex')}.tmp`);
 
@@ -52,4 +53,14 @@ export async function listIfThere(path: string): Promise<string[]> {
     if (absent(error)) return [];
     throw error;
   }
+}
+
+/**
+ * Removes a folder with everything in it, but never through a mount: what is bound there (a checkout, a machine's
+ * disk) belongs to somebody else. Throws when something is still mounted below.
+ */
+export async function removeTree(path: string): Promise<void> {
+  const below = mountPoints().find(({ target }) => target === path || target.startsWith(`${path}/`));
+  if (below !== undefined) throw new Error(`not removing ${path}: ${below.target} is mounted`);
+  await rm(path, { recursive: true, force: true });
 }

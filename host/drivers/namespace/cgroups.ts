@@ -50,6 +50,16 @@ export function cgroupProcesses(path: string): ProcessIdentity[] {
   return [...new Set(pids)].map(identify).filter((found) => found !== undefined);
 }
 
+/** Names directly below a path, in any hierarchy. */
+export function cgroupChildren(path: string): string[] {
+  const names = cgroupFolders(path).flatMap((folder) =>
+    readdirSync(folder, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => entry.name),
+  );
+  return [...new Set(names)];
+}
+
 /** Removes it, its processes being gone. The kernel needs a moment after the last one. */
 export async function removeCgroup(path: string): Promise<void> {
   for (let attempt = 0; ; attempt++) {

@@ -7,14 +7,14 @@ import { chmod, chown, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { PolydevError } from '../../../protocol/errors.ts';
-import { ImageId, type MachineId } from '../../../protocol/ids.ts';
-import { type GuestConfig, MachineSpec, Stamp } from '../../../protocol/machine.ts';
+import { ImageId, MachineId } from '../../../protocol/ids.ts';
+import { type GuestConfig, MachineSpec, type Realm, Stamp } from '../../../protocol/machine.ts';
 import type { Attachment, Network } from '../../network/network.ts';
-import { readIfThere, writeAtomic } from '../../system/files.ts';
+import { listIfThere, readIfThere, removeTree, writeAtomic } from '../../system/files.ts';
 import type { Leases } from '../../system/leases.ts';
 import { runs } from '../../system/processes.ts';
 import type { Driver, DriverReport, Machine } from '../driver.ts';
-import { cgroupOfInstance } from './cgroups.ts';
+import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from './cgroups.ts';
 import { closeChannel, openChannel } from './channel.ts';
 import { Console } from './console.ts';
 import { type ContainerPlace, removeContainer, startContainer } from './container.ts';
@@ -222,7 +222,7 @@ export class NamespaceDriver implements Driver {
     await removeContainer(place);
     unmountRootfs(place.runFolder);
     await this.#options.network.detach(id);
-    await rm(place.runFolder, { recursive: true, force: true });
+    await removeTree(place.runFolder);
     await rm(join(folder, 'driver.json'), { force: true });
     this.#machines.delete(id);
     if (!options.disk) return;
@@ -232,9 +232,44 @@ export class NamespaceDriver implements Driver {
     await releaseIds(this.#options.idLeases, folder);
   }
 
+  /**
+   * Takes back what belongs to no machine of `keep`: left by a host service that was killed in the middle of
+   * something. Disks stay: they are the manager's.
+   */
+  async reclaimOrphans(keep: ReadonlySet<string>): Promise<void> {
+    const { instance, runFolder, idLeases, machinesFolder } = this.#options;
+    const seen = new Set<string>([
+      ...(await listIfThere(join(runFolder, 'm'))),
+      ...(await listIfThere(join(runFolder, 'runc'))),
+      ...cgroupChildren(cgroupOfInstance(instance)),
+    ]);
+    for (const name of seen) {
+      const id = MachineId.safeParse(name);
+      if (id.success && !keep.has(name)) await this.reclaim(id.data, { disk: false });
+    }
+    for (const { number, owner } of await idLeases.list()) {
+      if (owner.startsWith(`${machinesFolder}/`) && !existsSync(owner)) await idLeases.release(number, owner);
+    }
+  }
+
+  /** Ends watching. Machines that run go on running; without any, the instance's cgroups go too. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#exits[Symbol.dispose]();
+    const cgroup = cgroupOfInstance(this.#options.instance);
+    if (cgroupProcesses(cgroup).length === 0) await removeCgroup(cgroup);
   }
+}
+
+/** Machines below `machinesFolder` whose guest still runs: what to keep when a host service starts. */
+export async function survivors(machinesFolder: string): Promise<{ id: MachineId; realm: Realm }[]> {
+  const found: { id: MachineId; realm: Realm }[] = [];
+  for (const name of await listIfThere(machinesFolder)) {
+    const text = await readIfThere(join(machinesFolder, name, 'driver.json'));
+    if (text === undefined) continue;
+    const { spec, pid, startTicks } = State.parse(JSON.parse(text));
+    if (runs({ pid, startTicks })) found.push({ id: spec.id, realm: spec.realm });
+  }
+  return found;
 }
 
 /** Waits for all even when one fails, so that undoing never runs beside doing; then throws the first failure. */

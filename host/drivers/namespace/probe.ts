@@ -1,10 +1,11 @@
 /** Tries the smallest machine: everything a real one needs of the kernel, with `true` as the guest. */
 import { closeSync, openSync } from 'node:fs';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { namespacePath, namespacePrefix } from '../../network/addresses.ts';
 import { removeNamespace } from '../../network/router.ts';
 import { run } from '../../system/command.ts';
+import { removeTree } from '../../system/files.ts';
 import type { Leases } from '../../system/leases.ts';
 import type { DriverReport } from '../driver.ts';
 import { cgroupOfInstance } from './cgroups.ts';
@@ -58,7 +59,7 @@ async function trial(parts: ProbeParts, at: (step: string) => void, signal: Abor
   };
   const netns = `${namespacePrefix(instance)}probe`;
   await using undo = new AsyncDisposableStack();
-  undo.defer(() => rm(folder, { recursive: true, force: true }));
+  undo.defer(() => removeTree(folder));
   await removeContainer(place);
   unmountRootfs(folder);
   await removeNamespace(netns);

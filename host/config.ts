@@ -1,0 +1,52 @@
+/** The host service's settings: one JSON file, read once. */
+import { readFile } from 'node:fs/promises';
+import { isAbsolute } from 'node:path';
+import { z } from 'zod';
+import { PolydevError } from '../protocol/errors.ts';
+import { SUBNETS } from './network/addresses.ts';
+
+const Path = z.string().refine((path) => isAbsolute(path) && !/[,:\\\s]/.test(path), {
+  // The overlay's mount options and the runtime's configuration hold these paths.
+  message: 'must be an absolute path without spaces, commas, colons and backslashes',
+});
+
+export const HostConfig = z.strictObject({
+  /** Names everything of this instance on the host. */
+  instance: z.string().regex(/^[a-z]{6}$/, 'must be 6 lower-case letters'),
+  /** Disks of machines, consoles, evidence. */
+  dataDir: Path,
+  /** Below /run: mounts, sockets, leases. Every user must be able to pass through its parents. */
+  runDir: Path,
+  socketPath: Path,
+  /** The user that may talk to us. */
+  socketUid: z.number().int().min(0),
+  imageCacheDir: Path,
+  /** `none`: nothing is ever touched in the host's own network, and no machine reaches anything public. */
+  uplink: z.enum(['nat', 'none']).default('nat'),
+  subnet: z.cidrv4().default(SUBNETS[0]),
+  /** IPv4 resolvers for machines; default: the host's own. */
+  resolvers: z.array(z.ipv4()).min(1).max(3).optional(),
+  /** Node and the repository, for the test identity provider. */
+  nodePath: Path,
+  checkout: Path,
+  /** Claims that all instances of this host share. */
+  sharedDir: Path.default('/run/polydev-shared'),
+  logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+});
+export type HostConfig = z.infer<typeof HostConfig>;
+
+/** Reads the file. Throws `configuration_invalid` naming the setting. */
+export async function readConfig(path: string): Promise<HostConfig> {
+  let value: unknown;
+  try {
+    value = JSON.parse(await readFile(path, 'utf8'));
+  } catch (error) {
+    throw new PolydevError('configuration_invalid', `${path}: ${(error as Error).message}`, { cause: error });
+  }
+  const parsed = HostConfig.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const issues = parsed.error.issues.map(
+    (issue) => `${issue.path.join('.') || 'settings'}: ${issue.message}`,
+  );
+  throw new PolydevError('configuration_invalid', `${path}: ${issues.join('; ')}`, { cause: parsed.error });
+}

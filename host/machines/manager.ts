@@ -1,0 +1,333 @@
+/**
+ * host/machines/: every machine of this host. One writer per machine; what is known of one is in its folder, so that
+ * a new host service goes on where the last one was killed. Removing the folder is the clean-up.
+ */
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import type { Logger } from 'pino';
+import { z } from 'zod';
+import { PolydevError } from '../../protocol/errors.ts';
+import type { EvidenceFile, HostMachine } from '../../protocol/host.ts';
+import { ImageId, MachineId } from '../../protocol/ids.ts';
+import { ExitReport, MachineSpec, type Stamp } from '../../protocol/machine.ts';
+import type { Driver, Machine } from '../drivers/driver.ts';
+import { listIfThere, readIfThere, writeAtomic } from '../system/files.ts';
+import type { Evidence } from './evidence.ts';
+import { KeyedQueue } from './queue.ts';
+
+export interface ManagerOptions {
+  driver: Driver;
+  /** `<machinesFolder>/<id>`; the driver keeps its own things in the same folder. */
+  machinesFolder: string;
+  evidence: Evidence;
+  /** The console a driver left in a machine's folder. */
+  readConsole: (folder: string) => Promise<string>;
+  currentImage: () => Promise<ImageId | undefined>;
+  log: Logger;
+}
+
+interface Entry {
+  spec: MachineSpec;
+  image: ImageId;
+  state: HostMachine['state'];
+  address: string | null;
+  stamps: readonly Stamp[];
+  exit: ExitReport | null;
+  machine: Machine | undefined;
+  /** We are ending it: its exit is no surprise. */
+  ending: boolean;
+  /** Ends a start that is under way. */
+  starting: AbortController | undefined;
+  /** Resolves at the next exit. */
+  ended: PromiseWithResolvers<ExitReport>;
+}
+
+/** `record.json` in a machine's folder. */
+const Record = z.object({ spec: MachineSpec, image: ImageId, exit: ExitReport.nullable() });
+
+const START_DEADLINE_MS = 60_000;
+
+export class MachineManager {
+  readonly #options: ManagerOptions;
+  readonly #entries = new Map<MachineId, Entry>();
+  readonly #queue = new KeyedQueue();
+  #closing = false;
+
+  constructor(options: ManagerOptions) {
+    this.#options = options;
+  }
+
+  #folder(id: MachineId): string {
+    return join(this.#options.machinesFolder, id);
+  }
+
+  /** Takes up what an earlier host service left: running machines go on, the rest is known as it ended. */
+  async takeOver(): Promise<void> {
+    const { machinesFolder, driver, log } = this.#options;
+    for (const name of await listIfThere(machinesFolder)) {
+      const id = MachineId.safeParse(name);
+      const text = await readIfThere(join(machinesFolder, name, 'record.json'));
+      if (!id.success) continue;
+      if (text === undefined) {
+        // Killed before the machine was promised to anybody.
+        await driver.reclaim(id.data, { disk: true });
+        await rm(this.#folder(id.data), { recursive: true, force: true });
+        continue;
+      }
+      const { spec, image, exit } = Record.parse(JSON.parse(text));
+      const machine = await driver.adopt(id.data);
+      const entry = newEntry(spec, image);
+      entry.exit = exit;
+      this.#entries.set(id.data, entry);
+      if (machine === undefined) {
+        await driver.reclaim(id.data, { disk: false });
+        entry.state = spec.kind === 'cli' ? 'stopped' : 'exited';
+      } else {
+        this.#runs(entry, machine);
+      }
+      log.info({ machine: id.data, state: entry.state }, 'taken over');
+    }
+  }
+
+  /** Names whose things must not be reclaimed. */
+  get ids(): ReadonlySet<string> {
+    return new Set(this.#entries.keys());
+  }
+
+  get runningCount(): number {
+    return [...this.#entries.values()].filter(({ state }) => state === 'running').length;
+  }
+
+  list(): HostMachine[] {
+    return [...this.#entries.values()].map((entry) => this.#describe(entry));
+  }
+
+  /** Throws `not_found`. */
+  get(id: MachineId): HostMachine {
+    return this.#describe(this.#entry(id));
+  }
+
+  #entry(id: MachineId): Entry {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) throw new PolydevError('not_found', `this host has no machine ${id}`);
+    return entry;
+  }
+
+  #describe(entry: Entry): HostMachine {
+    const { spec, image, state, address, stamps, exit } = entry;
+    return {
+      id: spec.id,
+      kind: spec.kind,
+      realm: spec.realm,
+      state,
+      driver: this.#options.driver.name,
+      image,
+      address,
+      stamps: [...stamps],
+      exit,
+    };
+  }
+
+  /**
+   * Brings a machine to `running`. The same id again returns the running one; a stopped CLI machine starts again on its
+   * disk; a browser machine that ended stays ended, it is single use. Throws `conflict` for another spec.
+   */
+  put(spec: MachineSpec): Promise<HostMachine> {
+    if (this.#closing) throw new PolydevError('not_ready', 'the host service is stopping');
+    return this.#queue.run(spec.id, () => this.#put(spec));
+  }
+
+  async #put(spec: MachineSpec): Promise<HostMachine> {
+    const known = this.#entries.get(spec.id);
+    if (known !== undefined) {
+      const fixed = known.spec.kind === spec.kind && known.spec.realm === spec.realm;
+      const same = JSON.stringify(known.spec) === JSON.stringify(spec);
+      if (!fixed || (known.state === 'running' && !same)) {
+        throw new PolydevError('conflict', `machine ${spec.id} exists with another specification`);
+      }
+      if (known.state === 'running' || spec.kind === 'browser') return this.#describe(known);
+    }
+    const image = spec.image ?? known?.image ?? (await this.#options.currentImage());
+    if (image === undefined) throw new PolydevError('image_missing', 'this host has no current image');
+    return this.#start(spec, image, known);
+  }
+
+  async #start(spec: MachineSpec, image: ImageId, known: Entry | undefined): Promise<HostMachine> {
+    const { driver, log } = this.#options;
+    const begin = performance.now();
+    const entry = newEntry(spec, image);
+    entry.starting = new AbortController();
+    const signal = AbortSignal.any([entry.starting.signal, AbortSignal.timeout(START_DEADLINE_MS)]);
+    this.#entries.set(spec.id, entry);
+    await mkdir(this.#folder(spec.id), { recursive: true, mode: 0o700 });
+    await this.#record(entry);
+    try {
+      this.#runs(entry, await driver.start({ ...spec, image }, signal));
+      log.info({ machine: spec.id, kind: spec.kind, ms: Math.round(performance.now() - begin) }, 'started');
+      return this.#describe(entry);
+    } catch (thrown) {
+      const error = PolydevError.from(thrown, 'machine_start_failed');
+      log.error({ machine: spec.id, err: error }, 'did not start');
+      await this.#keepEvidence(entry, { 'start-error.json': JSON.stringify(error.toReport(), null, 2) });
+      if (known === undefined) await this.#forget(spec.id);
+      else entry.state = 'stopped';
+      throw error;
+    } finally {
+      entry.starting = undefined;
+    }
+  }
+
+  #runs(entry: Entry, machine: Machine): void {
+    entry.machine = machine;
+    entry.state = 'running';
+    entry.ending = false;
+    entry.exit = null;
+    entry.address = machine.address;
+    entry.stamps = machine.stamps;
+    void machine.exited.then((exit) => {
+      if (entry.ending || entry.machine !== machine) return;
+      this.#options.log.warn({ machine: machine.id, exit }, 'ended by itself');
+      void this.#queue
+        .run(machine.id, async () => {
+          if (entry.machine === machine) await this.#release(entry, machine, 'exited');
+        })
+        .catch((err: unknown) => this.#options.log.error({ machine: machine.id, err }, 'not taken back'));
+    });
+  }
+
+  /** Ends the guest if it runs and takes back all but the disk. */
+  async #release(entry: Entry, machine: Machine, state: 'stopped' | 'exited'): Promise<void> {
+    entry.ending = true;
+    const exit = await machine.stop(AbortSignal.timeout(START_DEADLINE_MS));
+    entry.machine = undefined;
+    entry.state = state;
+    entry.address = null;
+    entry.exit = exit;
+    await this.#record(entry);
+    entry.ended.resolve(exit);
+  }
+
+  #record({ spec, image, exit }: Entry): Promise<void> {
+    const record: z.infer<typeof Record> = { spec, image, exit };
+    return writeAtomic(join(this.#folder(spec.id), 'record.json'), JSON.stringify(record));
+  }
+
+  /** Ends the guest; the disk stays. Throws `not_found`. */
+  stop(id: MachineId): Promise<HostMachine> {
+    this.#entry(id).starting?.abort(new PolydevError('conflict', 'stopped while it started'));
+    return this.#queue.run(id, async () => {
+      const entry = this.#entry(id);
+      if (entry.machine !== undefined) await this.#release(entry, entry.machine, 'stopped');
+      return this.#describe(entry);
+    });
+  }
+
+  /** Removes a machine and all it holds; the evidence stays. Unknown ids are fine. */
+  destroy(id: MachineId): Promise<void> {
+    this.#entries.get(id)?.starting?.abort(new PolydevError('conflict', 'destroyed while it started'));
+    return this.#queue.run(id, async () => {
+      const entry = this.#entries.get(id);
+      if (entry === undefined) return;
+      const machine = entry.machine;
+      entry.machine = undefined;
+      if (machine === undefined) {
+        await this.#options.driver.reclaim(id, { disk: true });
+      } else {
+        await machine[Symbol.asyncDispose]();
+        entry.exit = await machine.exited;
+      }
+      entry.state = 'exited';
+      await this.#keepEvidence(entry, {});
+      await this.#forget(id);
+      if (entry.exit !== null) entry.ended.resolve(entry.exit);
+      this.#options.log.info({ machine: id }, 'destroyed');
+    });
+  }
+
+  async #forget(id: MachineId): Promise<void> {
+    await rm(this.#folder(id), { recursive: true, force: true });
+    this.#entries.delete(id);
+  }
+
+  async #keepEvidence(entry: Entry, more: Readonly<Record<string, string>>): Promise<void> {
+    await this.#options.evidence.keep(entry.spec.id, {
+      'console.log': await this.#options.readConsole(this.#folder(entry.spec.id)),
+      'machine.json': JSON.stringify(this.#describe(entry), null, 2),
+      ...more,
+    });
+  }
+
+  /** How it ended, waiting for that at most `waitMs`. Null while it runs. Throws `not_found`. */
+  async exit(id: MachineId, waitMs: number): Promise<ExitReport | null> {
+    const entry = this.#entry(id);
+    if (entry.state !== 'running' || waitMs === 0) return entry.exit;
+    const { promise: late, resolve } = Promise.withResolvers<null>();
+    const timer = setTimeout(() => resolve(null), waitMs);
+    try {
+      return await Promise.race([entry.ended.promise, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Throws `not_found`, `machine_unreachable`. */
+  async dial(id: MachineId, port: number, signal: AbortSignal): Promise<Duplex> {
+    const { machine } = this.#entry(id);
+    if (machine === undefined) throw new PolydevError('machine_unreachable', `machine ${id} does not run`);
+    return machine.dial(port, signal);
+  }
+
+  /** What the guest printed; also of a machine that is gone. Throws `not_found`. */
+  async console(id: MachineId): Promise<string> {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return this.#options.evidence.read(id, 'console.log');
+    return entry.machine?.console() ?? this.#options.readConsole(this.#folder(id));
+  }
+
+  /** Files of evidence, brought up to date while the machine is here. */
+  async evidence(id: MachineId): Promise<EvidenceFile[]> {
+    await this.#refreshEvidence(id);
+    return this.#options.evidence.list(id);
+  }
+
+  async readEvidence(id: MachineId, name: string): Promise<string> {
+    await this.#refreshEvidence(id);
+    return this.#options.evidence.read(id, name);
+  }
+
+  async #refreshEvidence(id: MachineId): Promise<void> {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return;
+    await entry.machine?.console(); // what was printed a moment ago is in the files then
+    await this.#keepEvidence(entry, {});
+  }
+
+  /** Full stop: browser machines are destroyed, CLI machines end and keep their disk. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    const all = [...this.#entries.values()];
+    const results = await Promise.allSettled(
+      all.map(({ spec }) => (spec.kind === 'browser' ? this.destroy(spec.id) : this.stop(spec.id))),
+    );
+    const failures = results
+      .filter((result) => result.status === 'rejected')
+      .map(({ reason }) => reason as unknown);
+    if (failures.length > 0) throw new AggregateError(failures, 'machines did not end');
+  }
+}
+
+function newEntry(spec: MachineSpec, image: ImageId): Entry {
+  return {
+    spec,
+    image,
+    state: 'stopped',
+    address: null,
+    stamps: [],
+    exit: null,
+    machine: undefined,
+    ending: false,
+    starting: undefined,
+    ended: Promise.withResolvers(),
+  };
+}

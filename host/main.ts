@@ -1,0 +1,44 @@
+/**
+ * host/: the only privileged process. Runs machines and their network, and holds no person's credential.
+ *
+ * `node host/main.ts <config.json>` (see config.ts). Logs are JSON lines on standard output; it serves once the line
+ * "host service ready" is out. SIGTERM or SIGINT: full stop. Killed, it leaves its machines running, and the next one
+ * with the same settings goes on with them.
+ */
+import { pino } from 'pino';
+import { PolydevError } from '../protocol/errors.ts';
+import { readConfig } from './config.ts';
+import { startHostService } from './service.ts';
+
+const path = process.argv[2];
+try {
+  if (path === undefined)
+    throw new PolydevError('configuration_invalid', 'usage: node host/main.ts <config.json>');
+  const config = await readConfig(path);
+  const log = pino({ name: 'host', level: config.logLevel });
+  const service = await startHostService(config, log);
+  let stopping = false;
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      if (stopping) return;
+      stopping = true;
+      log.info({ signal }, 'stopping');
+      service.stop().then(
+        () => {
+          log.info('stopped');
+          process.exit(0);
+        },
+        (err: unknown) => {
+          log.error({ err }, 'could not stop everything');
+          process.exit(1);
+        },
+      );
+    });
+  }
+} catch (thrown) {
+  const error = PolydevError.from(thrown);
+  process.stdout.write(
+    `${JSON.stringify({ level: 60, msg: 'host service did not start', error: error.toReport() })}\n`,
+  );
+  process.exitCode = 1;
+}

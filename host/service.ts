@@ -1,0 +1,196 @@
+/** The host service as a value: everything opened in order, everything closed in the reverse order. */
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, readFile, rmdir, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { z } from 'zod';
+import { PolydevError } from '../protocol/errors.ts';
+import type { HostHealth } from '../protocol/host.ts';
+import type { HostConfig } from './config.ts';
+import type { DriverReport } from './drivers/driver.ts';
+import { readConsole } from './drivers/namespace/console.ts';
+import { NamespaceDriver, survivors } from './drivers/namespace/driver.ts';
+import { claimIds, releaseIds } from './drivers/namespace/ids.ts';
+import { openImageStore } from './images/store.ts';
+import { Evidence } from './machines/evidence.ts';
+import { MachineManager } from './machines/manager.ts';
+import { Network } from './network/network.ts';
+import { checkRequirements } from './requirements.ts';
+import { startServer } from './server/server.ts';
+import { readIfThere, removeTree, writeAtomic } from './system/files.ts';
+import { Leases } from './system/leases.ts';
+import { identify, runs } from './system/processes.ts';
+
+/** What only tests set. */
+export interface Overrides {
+  /** The guest's first program. */
+  argv?: readonly string[];
+  /** A network namespace that stands for the host's. */
+  hostNetns?: string;
+}
+
+export interface HostService {
+  readonly machines: MachineManager;
+  health(): Promise<HostHealth>;
+  /** Full stop: machines end, and nothing of this instance is left but disks and evidence. */
+  stop(): Promise<void>;
+}
+
+const LOW_DISK_MIB = 1024;
+const REPROBE_MS = 10_000;
+
+/** Starts everything. Throws PolydevError; what it made is gone then, machines of an earlier service excepted. */
+export async function startHostService(
+  config: HostConfig,
+  log: Logger,
+  overrides: Overrides = {},
+): Promise<HostService> {
+  const { instance, dataDir, runDir, sharedDir } = config;
+  checkRequirements(runDir);
+  await mkdir(runDir, { recursive: true });
+  await chmod(runDir, 0o711);
+  await claimInstance(runDir);
+  const machinesFolder = join(dataDir, 'machines');
+  await mkdir(machinesFolder, { recursive: true, mode: 0o700 });
+  const starting = AbortSignal.timeout(60_000);
+
+  await using undo = new AsyncDisposableStack();
+  const running = await survivors(machinesFolder);
+  if (running.length === 0) undo.defer(() => removeRunDir(config));
+  const idLeases = new Leases(join(sharedDir, 'ids'));
+  const serviceIds = await claimIds(idLeases, runDir, undefined);
+  const network = await Network.open(
+    {
+      instance,
+      runFolder: runDir,
+      idpStateFolder: join(dataDir, 'idp'),
+      uplink: config.uplink,
+      subnet: config.subnet,
+      resolvers: config.resolvers,
+      forwardingFolder: join(sharedDir, 'forwarding'),
+      hostNetns: overrides.hostNetns,
+      idp: { checkout: config.checkout, nodePath: config.nodePath, script: 'testkit/idp/main.ts' },
+      uids: { routerDns: serviceIds + 1, idpDns: serviceIds + 2, idp: serviceIds + 3 },
+      log,
+    },
+    running,
+    starting,
+  );
+  if (running.length === 0) undo.use(network);
+  for (const notice of network.notices) log.warn(notice);
+  const images = openImageStore(config.imageCacheDir, { runDir });
+  undo.defer(() => (running.length === 0 ? images.unmountAll() : undefined));
+  const driver = undo.use(
+    new NamespaceDriver({
+      instance,
+      machinesFolder,
+      runFolder: runDir,
+      images,
+      network,
+      idLeases,
+      ...(overrides.argv === undefined ? {} : { argv: overrides.argv }),
+    }),
+  );
+  const machines = new MachineManager({
+    driver,
+    machinesFolder,
+    evidence: new Evidence(join(dataDir, 'evidence')),
+    readConsole,
+    currentImage: async () => (await images.current())?.id,
+    log,
+  });
+  await machines.takeOver();
+  await driver.reclaimOrphans(machines.ids);
+
+  let report: DriverReport & { at: number } = { ...(await driver.probe(starting)), at: performance.now() };
+  if (!report.ok) log.error({ problems: report.problems }, 'this driver does not work here');
+  const health = async (): Promise<HostHealth> => {
+    if (!report.ok && performance.now() - report.at > REPROBE_MS) {
+      report = { ...(await driver.probe(AbortSignal.timeout(5000))), at: performance.now() };
+    }
+    return describeHealth(config, report, network, machines, (await images.current())?.id ?? null);
+  };
+  const server = await startServer({
+    socketPath: config.socketPath,
+    socketUid: config.socketUid,
+    machines,
+    health,
+    log,
+  });
+  log.info(
+    { instance, subnet: network.plan.cidr, adopted: running.length, probeMs: report.ms },
+    'host service ready',
+  );
+  undo.move();
+
+  return {
+    machines,
+    health,
+    async stop() {
+      await using all = new AsyncDisposableStack();
+      all.defer(() => removeRunDir(config));
+      all.use(network);
+      all.defer(() => images.unmountAll());
+      all.use(driver);
+      all.defer(() => machines.close());
+      all.use(server);
+    },
+  };
+}
+
+/** One host service per instance. Throws `already_running`. */
+async function claimInstance(runDir: string): Promise<void> {
+  const path = join(runDir, 'service.json');
+  const Identity = z.object({ pid: z.number(), startTicks: z.number() });
+  const left = Identity.safeParse(JSON.parse((await readIfThere(path)) ?? 'null'));
+  if (left.success && left.data.pid !== process.pid && runs(left.data)) {
+    throw new PolydevError('already_running', `process ${left.data.pid} serves ${runDir}`);
+  }
+  await writeAtomic(path, JSON.stringify(identify(process.pid)));
+}
+
+async function removeRunDir({ runDir, sharedDir }: HostConfig): Promise<void> {
+  await releaseIds(new Leases(join(sharedDir, 'ids')), runDir);
+  await removeTree(runDir);
+  // The shared folders go with the last instance; others' claims keep them.
+  for (const folder of [join(sharedDir, 'ids'), sharedDir]) await rmdir(folder).catch(() => undefined);
+}
+
+const MIB = 1024 * 1024;
+
+async function describeHealth(
+  config: HostConfig,
+  report: DriverReport,
+  network: Network,
+  machines: MachineManager,
+  image: HostHealth['image'],
+): Promise<HostHealth> {
+  const meminfo = await readFile('/proc/meminfo', 'utf8');
+  const memory = (name: string): number =>
+    Math.round(Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(meminfo)?.[1] ?? 0) / 1024);
+  const disk = await statfs(config.dataDir);
+  const diskMiB = {
+    total: Math.round((disk.blocks * disk.bsize) / MIB),
+    available: Math.round((disk.bavail * disk.bsize) / MIB),
+  };
+  const problems = [...report.problems, ...network.problems()];
+  if (image === null) problems.push('there is no current image');
+  if (diskMiB.available < LOW_DISK_MIB)
+    problems.push(`only ${diskMiB.available} MiB are free under the data directory`);
+  return {
+    ok: problems.length === 0,
+    version: await ownVersion(config.checkout),
+    driver: report.driver,
+    image,
+    machines: machines.runningCount,
+    memoryMiB: { total: memory('MemTotal'), available: memory('MemAvailable') },
+    diskMiB,
+    problems,
+  };
+}
+
+async function ownVersion(checkout: string): Promise<string> {
+  const path = join(checkout, 'package.json');
+  if (!existsSync(path)) return 'unknown';
+  return z.object({ version: z.string() }).parse(JSON.parse(await readFile(path, 'utf8'))).version;
+}
