@@ -108,32 +108,32 @@ describe('the controller process', () => {
     const key = (await readFile(path.join(dataDir, 'api-key'), 'utf8')).trim();
     expect((await stat(path.join(dataDir, 'api-key'))).mode & 0o777).toBe(0o600);
     const headers = { authorization: `Bearer ${key}` };
-    expect(await (await fetch(`${url}api/me`, { headers })).json()).toMatchObject({ role: 'operator' });
+    expect(await (await fetch(`${url}/api/me`, { headers })).json()).toMatchObject({ role: 'operator' });
 
     const signedIn = await fetch(signInUrl, { redirect: 'manual' });
     expect(signedIn.status).toBe(303);
     const cookie = signedIn.headers.get('set-cookie')?.split(';')[0] ?? '';
-    expect((await fetch(`${url}api/me`, { headers: { cookie } })).status).toBe(200);
+    expect((await fetch(`${url}/api/me`, { headers: { cookie } })).status).toBe(200);
     expect((await fetch(signInUrl, { redirect: 'manual' })).status).toBe(401);
 
-    const out = await fetch(`${url}api/sign-out`, {
+    const out = await fetch(`${url}/api/sign-out`, {
       method: 'POST',
       headers: { cookie, 'sec-fetch-site': 'same-origin' },
     });
     expect(out.status).toBe(204);
-    expect((await fetch(`${url}api/me`, { headers: { cookie } })).status).toBe(401);
-    const link = await fetch(`${url}api/sign-in-links`, { method: 'POST', headers });
+    expect((await fetch(`${url}/api/me`, { headers: { cookie } })).status).toBe(401);
+    const link = await fetch(`${url}/api/sign-in-links`, { method: 'POST', headers });
     expect((await fetch(((await link.json()) as { url: string }).url, { redirect: 'manual' })).status).toBe(
       303,
     );
 
-    const ready = await fetch(`${url}ready`);
+    const ready = await fetch(`${url}/ready`);
     expect(ready.status).toBe(503);
     const { parts } = (await ready.json()) as { parts: { name: string; problem: string | null }[] };
     expect(parts.find(({ name }) => name === 'database')?.problem).toBeNull();
     expect(parts.find(({ name }) => name === 'host_service')?.problem).toContain('host_unreachable');
 
-    const events = await fetch(`${url}metrics`, { headers });
+    const events = await fetch(`${url}/metrics`, { headers });
     expect(await events.text()).toContain('polydev_http_request_seconds');
     expect(await stopped(child)).toBe(0);
     for (const secret of [

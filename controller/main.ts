@@ -31,7 +31,7 @@ import { createServices } from './workflows/services.ts';
 const STOP_DEADLINE_MS = 5_000;
 
 interface Controller extends AsyncDisposable {
-  /** Where the dashboard is. */
+  /** Where the dashboard is; without a slash at the end. */
   readonly url: string;
   /** A fresh link that signs the operator in, once. */
   readonly signInUrl: string;
@@ -78,7 +78,9 @@ async function start(config: Config, log: Logger): Promise<Controller> {
   });
   starting.defer(() => app.close());
   await app.listen({ host: config.bind, port: config.port });
-  const url = (publicUrl ?? localUrl(config.bind, app.addresses()[0]?.port ?? config.port)).href;
+  const address = app.server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : config.port;
+  const url = publicUrl?.origin ?? localUrl(config.bind, port);
   const { token } = await access.createSignInLink(OPERATOR, 'operator');
   const running = starting.move();
   return {
@@ -89,10 +91,10 @@ async function start(config: Config, log: Logger): Promise<Controller> {
 }
 
 /** An address that a browser on this computer can open. */
-function localUrl(bind: string, port: number): URL {
+function localUrl(bind: string, port: number): string {
   const any = bind === '0.0.0.0' || bind === '::';
   const host = any ? '127.0.0.1' : isIPv6(bind) ? `[${bind}]` : bind;
-  return new URL(`http://${host}:${port}`);
+  return `http://${host}:${port}`;
 }
 
 async function masterKeyOf(config: Config): Promise<MasterKey> {

@@ -12,7 +12,7 @@ export interface Limits {
   readonly perCaller: number;
   /** Of one address on routes that need no identity. */
   readonly perAddress: number;
-  /** Refused identities of one address. */
+  /** Refused identities of one address; enough for a forgotten tab that asks again with an old session. */
   readonly refusedPerAddress: number;
   /** Login sessions that one caller starts: each costs a machine. */
   readonly startsPerCaller: number;
@@ -21,7 +21,7 @@ export interface Limits {
 export const DEFAULT_LIMITS: Limits = {
   perCaller: 1200,
   perAddress: 1200,
-  refusedPerAddress: 30,
+  refusedPerAddress: 300,
   startsPerCaller: 60,
 };
 

@@ -20,7 +20,8 @@ const SILENT = Symbol('silent');
 
 /**
  * The items as text, with `beat()` in every silence of `beatMs` so that proxies and dead peers are noticed. A beat of
- * undefined ends the stream. When the reader goes away, `stop` is called and the source is ended.
+ * undefined breaks the stream off: the reply ends with a broken connection, so that no reader takes what came for all
+ * there is. When the reader goes away, `stop` is called and the source is ended.
  */
 export function textStream<T>(
   source: AsyncIterable<T>,
@@ -47,7 +48,7 @@ export function textStream<T>(
           const beat = await options.beat();
           if (beat === undefined) {
             next.catch(() => undefined);
-            return;
+            throw new Error('the stream was broken off');
           }
           yield beat;
           continue;

@@ -115,8 +115,9 @@ export function addCliRoutes(app: Api, context: RouteContext): void {
   ): AsyncGenerator<PromptEvent> {
     try {
       yield* machines.exec(machine.id, command, signal);
+      signal.throwIfAborted();
     } catch (thrown) {
-      if (signal.aborted) return;
+      if (signal.aborted) throw thrown;
       const error = PolydevError.from(thrown);
       log.error({ err: error, code: error.code, machine: machine.id }, 'a prompt failed');
       yield { type: 'error', error: reportOf(error, requestId) };

@@ -136,16 +136,12 @@ export function addSessionRoutes(app: Api, context: RouteContext): void {
     },
   );
 
-  /** The timeline, then `end` with the session as it ended; without `end` when the stream was cut off. */
+  /** The timeline, then `end` with the session as it ended. Throws when the stream was cut off. */
   async function* withEnd(id: SessionId, after: number, signal: AbortSignal): AsyncGenerator<SseEvent> {
-    try {
-      for await (const event of logins.events(id, after, signal)) {
-        yield { id: String(event.seq), data: event satisfies TimelineEvent };
-      }
-    } catch (error) {
-      if (!signal.aborted) throw error;
+    for await (const event of logins.events(id, after, signal)) {
+      yield { id: String(event.seq), data: event satisfies TimelineEvent };
     }
-    if (signal.aborted) return;
+    signal.throwIfAborted();
     const session = await logins.get(id);
     if (session !== undefined) yield { event: 'end', data: session };
   }
