@@ -29,6 +29,7 @@ describe('stepsOf', () => {
       event('machine', 'state', 'creating', 11),
       event('machine', 'checkpoint', 'hypervisor', 100),
       event('session', 'step', 'reserve_address', 120),
+      event('session', 'step', 'login_page', 800),
       event('session', 'state', 'waiting_for_person', 900),
     ]);
     expect(queued).toMatchObject({ status: 'done', children: [] });
@@ -36,6 +37,7 @@ describe('stepsOf', () => {
     expect(preparing?.children).toMatchObject([
       { title: 'Sandbox started', offsetMs: 100, tookMs: null },
       { title: 'Reserve address', tookMs: 7 },
+      { title: 'CLI opened the sign-in page', tookMs: 7 },
     ]);
     expect(waiting).toMatchObject({ status: 'current', leftAt: null });
     expect(capturing).toMatchObject({ status: 'ahead', at: null });

@@ -2,7 +2,7 @@
 import type { TimelineEvent } from '../../protocol/api.ts';
 import type { SessionState } from '../../protocol/lifecycles.ts';
 import type { Checkpoint } from '../../protocol/machine.ts';
-import { CHECKPOINT_WORDS, HAPPY_PATH, humanise, MACHINE_WORDS, SESSION_WORDS } from './words.ts';
+import { CHECKPOINT_WORDS, HAPPY_PATH, humanise, MACHINE_WORDS, SESSION_WORDS, STEP_WORDS } from './words.ts';
 
 export interface SubStep {
   readonly key: string;
@@ -34,7 +34,7 @@ function subStep(event: TimelineEvent, startMs: number): SubStep | undefined {
   let title: string;
   if (event.kind === 'checkpoint')
     title = isCheckpoint(event.name) ? CHECKPOINT_WORDS[event.name].reached : humanise(event.name);
-  else if (event.kind === 'step') title = humanise(event.name);
+  else if (event.kind === 'step') title = STEP_WORDS.get(event.name) ?? humanise(event.name);
   else {
     // Of the machine's own states only those that no checkpoint tells are worth a line.
     if (event.name === 'destroyed') title = 'Browser machine removed';

@@ -79,6 +79,18 @@ export const KIND_WORDS: Readonly<Record<MachineKind, string>> = {
   cli: 'CLI machine',
 };
 
+/** The named pieces of a login's work, as the controller's workflow names them; others are shown by their own name. */
+export const STEP_WORDS: ReadonlyMap<string, string> = new Map([
+  ['browser_machine', 'Machine started'],
+  ['login_page', 'CLI opened the sign-in page'],
+  ['person', "Sign-in on the provider's page"],
+  ['capture', 'Credential read'],
+  ['cli_machine', 'CLI machine ready'],
+  ['install', 'Credential installed'],
+  ['verify', 'CLI confirmed the login'],
+  ['clean_up', 'Cleaned up'],
+]);
+
 /** `credential_check` → `Credential check`: for names that only the sender knows. */
 export function humanise(name: string): string {
   const spaced = name.replaceAll(/[_-]+/g, ' ').trim();

@@ -28,7 +28,7 @@ export interface TestDesktop extends AsyncDisposable {
 
 const START_MS = 10_000;
 
-/** A real 1280x720 X server that listens on a unix socket only, with a full-screen shell in which Ctrl+V pastes. */
+/** A real 1280x800 X server that listens on a unix socket only, with a full-screen shell in which Ctrl+V pastes. */
 export async function startDesktop(): Promise<TestDesktop> {
   const directory = await mkdtemp(join(tmpdir(), 'polydev-desktop-'));
   const rfbSocket = join(directory, 'rfb.sock');
@@ -44,7 +44,7 @@ export async function startDesktop(): Promise<TestDesktop> {
   };
   try {
     // -displayfd: the server chooses a free display and says which on that descriptor.
-    const flags = '-displayfd 3 -geometry 1280x720 -depth 24 -SecurityTypes None -nolisten tcp -rfbport -1';
+    const flags = '-displayfd 3 -geometry 1280x800 -depth 24 -SecurityTypes None -nolisten tcp -rfbport -1';
     const server = spawn(
       X_SERVER.program,
       [...flags.split(' '), '-rfbunixpath', rfbSocket, '-AlwaysShared'],
