@@ -144,7 +144,7 @@ function agentVersion(): string {
   try {
     const file = path.join(import.meta.dirname, 'version.json');
     const value: unknown = JSON.parse(readFileSync(file, 'utf8'));
-    if (typeof value === 'object' && value !== null && 'version' in value) return String(value.version);
+    if (typeof value === 'object' && value !== null && 'agent' in value) return String(value.agent);
   } catch {
     // Run from the checkout.
   }

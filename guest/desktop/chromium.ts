@@ -28,6 +28,8 @@ function flags(home: string, display: Display): string[] {
     '--disable-pings',
     '--hide-crash-restore-bubble',
     '--password-store=basic',
+    // There is no GPU: without this Chromium starts the process for it six times, sees it fail and ends up the same.
+    '--disable-gpu',
     '--force-device-scale-factor=1',
     '--start-maximized',
     '--window-position=0,0',

@@ -55,6 +55,9 @@ export async function startXvnc(
       '-rfbunixmode',
       '0600',
       '-AlwaysShared',
+      // Errors and what happens to the server, not every viewer's statistics.
+      '-Log',
+      '*:stderr:10',
       '-desktop',
       'Polydev',
       '-extension',
