@@ -154,7 +154,11 @@ async function startAll(
   };
 
   output.say('starting Postgres, the host service and the controller');
-  const [databaseUrl] = await Promise.all([startDatabase(), startHost()]);
+  // Both are awaited even when one fails: what was started must be known before it can be stopped.
+  const [database, host] = await Promise.allSettled([startDatabase(), startHost()]);
+  if (database.status === 'rejected') throw database.reason;
+  if (host.status === 'rejected') throw host.reason;
+  const databaseUrl = database.value;
 
   // The checkout may lie in a directory that only root can enter (/root): the controller gets its own view of it, in
   // a mount namespace that ends with it.

@@ -1,8 +1,8 @@
 /**
  * host/: the only privileged process. Runs machines and their network, and holds no person's credential.
  *
- * `node host/main.ts <config.json>` (see config.ts). Logs are JSON lines on standard output; it serves once the line
- * "host service ready" is out. SIGTERM or SIGINT: full stop. Killed, it leaves its machines running, and the next one
+ * `node host/main.ts <config.json>` (see config.ts). Logs are JSON lines on standard error; it serves once the one line
+ * {"ready":true} is on standard output. SIGTERM or SIGINT: full stop. Killed, it leaves its machines running, and the next one
  * with the same settings goes on with them.
  */
 import { pino } from 'pino';
@@ -15,8 +15,9 @@ try {
   if (path === undefined)
     throw new PolydevError('configuration_invalid', 'usage: node host/main.ts <config.json>');
   const config = await readConfig(path);
-  const log = pino({ name: 'host', level: config.logLevel });
+  const log = pino({ name: 'host', level: config.logLevel }, pino.destination(2));
   const service = await startHostService(config, log);
+  process.stdout.write('{"ready":true}\n');
   let stopping = false;
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
@@ -37,7 +38,7 @@ try {
   }
 } catch (thrown) {
   const error = PolydevError.from(thrown);
-  process.stdout.write(
+  process.stderr.write(
     `${JSON.stringify({ level: 60, msg: 'host service did not start', error: error.toReport() })}\n`,
   );
   process.exitCode = 1;

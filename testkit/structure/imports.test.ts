@@ -13,8 +13,9 @@ const ALLOWED: Readonly<Record<string, { folders: readonly string[]; packages: r
   {
     protocol: { folders: [], packages: ['zod'] },
     providers: { folders: ['protocol'], packages: [] },
-    guest: { folders: ['protocol', 'providers'], packages: ['@lydell/node-pty'] },
+    guest: { folders: ['protocol', 'providers'], packages: ['@lydell/node-pty', 'zod'] },
     host: { folders: ['protocol'], packages: 'any' },
+    'host/images': { folders: ['protocol', 'images', 'host/images'], packages: 'any' },
     'host/drivers/namespace': {
       folders: [
         'protocol',
