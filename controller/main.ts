@@ -70,7 +70,7 @@ async function start(config: Config, log: Logger): Promise<Controller> {
     audit: createAuditLog(db),
     providers: Object.values(providers),
     ticketKey: vault.deriveKey('tickets'),
-    readiness: [{ name: 'database', check: () => listSeenHosts(db).then(() => undefined) }],
+    readiness: [{ name: 'database', check: () => databaseProblem(db, log) }],
     ...(publicUrl === undefined ? {} : { publicUrl }),
     webDist: config.webDist,
     allowTestRealm: config.allowTestRealm,
@@ -88,6 +88,16 @@ async function start(config: Config, log: Logger): Promise<Controller> {
     signInUrl: new URL(signInPath(token), url).href,
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
+}
+
+async function databaseProblem(db: Database, log: Logger): Promise<string | undefined> {
+  try {
+    await listSeenHosts(db);
+    return undefined;
+  } catch (error) {
+    log.warn({ err: error }, 'the database does not answer');
+    return 'Postgres does not answer';
+  }
 }
 
 /** An address that a browser on this computer can open. */

@@ -25,7 +25,7 @@ export const DEFAULT_LIMITS: Limits = {
   startsPerCaller: 60,
 };
 
-export type Gate = 'public' | 'unlimited' | 'operator';
+type Gate = 'public' | 'unlimited' | 'operator';
 
 declare module 'fastify' {
   interface FastifyRequest {

@@ -47,7 +47,7 @@ export function webSessionAuthenticator(access: Access, publicUrl: URL | undefin
  * Sec-Fetch-Site; older ones in Origin. A request with neither, but with the cookie, is refused too.
  * @throws PolydevError forbidden
  */
-export function requireSameOrigin(request: FastifyRequest, publicUrl: URL | undefined): void {
+function requireSameOrigin(request: FastifyRequest, publicUrl: URL | undefined): void {
   const site = request.headers['sec-fetch-site'];
   const origin = request.headers.origin;
   const sameOrigin =

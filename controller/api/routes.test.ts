@@ -200,7 +200,12 @@ describe('operation', () => {
     expect(await ready()).toEqual({ status: 200, ready: true, missing: [] });
     one.services.hostList = one.services.hostList.map((host) => ({ ...host, ok: false, image: null }));
     expect(await ready()).toEqual({ status: 503, ready: false, missing: ['host_service', 'image'] });
-    one.services.hostList = [];
+    one.services.hosts.list = async () => {
+      throw new Error('connect to 10.1.2.3 as admin');
+    };
+    expect((await ready()).missing).toEqual(['host_service', 'image']);
+    expect((await one.app.inject('/ready')).body).not.toContain('10.1.2.3');
+    one.services.hosts.list = async () => [];
     expect((await ready()).missing).toEqual(['host_service', 'image']);
     await one[Symbol.asyncDispose]();
   });

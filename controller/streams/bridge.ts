@@ -9,7 +9,7 @@ import type { RawData, WebSocket } from 'ws';
 /** Bytes that may wait in one direction before the other side is asked to pause. */
 const HIGH_WATER = 262_144;
 const LOW_WATER = 65_536;
-export const PING_INTERVAL_MS = 15_000;
+const PING_INTERVAL_MS = 15_000;
 /** A peer that does not answer the closing handshake is cut off after this. */
 const CLOSE_GRACE_MS = 1_000;
 
@@ -22,7 +22,7 @@ export const CLOSE = {
   failed: 1011,
 } as const;
 
-export interface BridgeOptions {
+interface BridgeOptions {
   /** Ends the stream from outside; its reason is `{code, text}` or anything, which reads as 1001. */
   readonly signal: AbortSignal;
   /** Text frames of the page; absent: a text frame ends the stream. Throwing ends the stream too. */

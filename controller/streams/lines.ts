@@ -1,7 +1,7 @@
 /** Server-sent events and NDJSON as byte streams for an HTTP reply. */
 import { Readable } from 'node:stream';
 
-export const HEARTBEAT_MS = 15_000;
+const HEARTBEAT_MS = 15_000;
 
 export interface SseEvent {
   readonly id?: string;

@@ -289,6 +289,15 @@ describe('a stream ends with its identity', () => {
   });
 });
 
+describe('a page that reacts to nothing', () => {
+  it('does not keep the controller from stopping', async () => {
+    const { socket, far } = await openDesktop();
+    socket.pause();
+    await api.app.close();
+    expect(far.destroyed).toBe(true);
+  });
+});
+
 describe('the terminal', () => {
   async function openTerminal(more = '') {
     const machine = api.services.addMachine({ state: 'stopped' });

@@ -4,15 +4,15 @@ import type { FastifyBaseLogger } from 'fastify';
 import type { WebSocket } from 'ws';
 import { TerminalSize } from '../../protocol/agent.ts';
 import { TerminalControl } from '../../protocol/api.ts';
-import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId, SessionId } from '../../protocol/ids.ts';
 import { isFinal, machineActions } from '../../protocol/lifecycles.ts';
 import type { AuditLog, Caller } from '../api/caller.ts';
+import { toPolydevError } from '../api/errors.ts';
 import type { Services, Terminal } from '../services.ts';
 import { bridge, CLOSE, closeSocket } from './bridge.ts';
 import type { OpenStream, OpenStreams } from './watch.ts';
 
-export interface StreamContext {
+interface StreamContext {
   readonly services: Services;
   readonly audit: AuditLog;
   readonly openStreams: OpenStreams;
@@ -137,7 +137,7 @@ async function relay(
   try {
     log.info({ ...subject, ...(await run()) }, 'stream ended');
   } catch (thrown) {
-    const error = PolydevError.from(thrown);
+    const error = toPolydevError(thrown);
     log.error({ err: error, code: error.code, ...subject }, 'stream failed');
     closeSocket(socket, CLOSE.failed, `${error.code}: ${error.message}`);
   }

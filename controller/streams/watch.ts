@@ -21,7 +21,7 @@ export interface OpenStreams {
   endAll(): void;
 }
 
-export const CHECK_MS = 10_000;
+const CHECK_MS = 10_000;
 
 /**
  * @param holds whether the key or browser session of a caller is still valid

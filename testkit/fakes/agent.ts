@@ -17,7 +17,6 @@ import { type ErrorCode, type ErrorReport, PolydevError } from '../../protocol/e
 import type { ProviderId } from '../../protocol/ids.ts';
 import { type Checkpoint, checklist, type MachineSpec } from '../../protocol/machine.ts';
 import { providers } from '../../providers/index.ts';
-import type { Gates } from './gates.ts';
 
 /** What the fake does; a test changes it before the machine is started. */
 export interface AgentBehaviour {

@@ -33,6 +33,7 @@ export interface HostBehaviour extends AgentBehaviour {
 const IMAGE = ImageId.parse('0123456789abcdef');
 
 export class FakeHost implements AsyncDisposable {
+  readonly socketPath: string;
   readonly behaviour: HostBehaviour;
   readonly #machines = new Map<MachineId, FakeMachine>();
   /** Machines that were destroyed, in order. */
@@ -41,7 +42,8 @@ export class FakeHost implements AsyncDisposable {
   readonly #changed = new EventEmitter().setMaxListeners(0);
   readonly #server: http.Server;
 
-  private constructor(behaviour: HostBehaviour) {
+  private constructor(socketPath: string, behaviour: HostBehaviour) {
+    this.socketPath = socketPath;
     this.behaviour = behaviour;
     this.#server = http.createServer((request, response) => {
       this.#answer(request, response).catch((error: unknown) => {
@@ -67,7 +69,7 @@ export class FakeHost implements AsyncDisposable {
 
   /** Listens on a unix socket. */
   static async start(socketPath: string, behaviour: HostBehaviour): Promise<FakeHost> {
-    const host = new FakeHost(behaviour);
+    const host = new FakeHost(socketPath, behaviour);
     host.#server.listen(socketPath);
     await once(host.#server, 'listening');
     return host;

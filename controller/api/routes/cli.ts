@@ -9,7 +9,7 @@ import { Realm } from '../../../protocol/machine.ts';
 import { encodeSse, textStream } from '../../streams/lines.ts';
 import { actingFor, callerOf } from '../caller.ts';
 import type { Api, RouteContext } from '../context.ts';
-import { reportOf } from '../errors.ts';
+import { reportOf, toPolydevError } from '../errors.ts';
 import { ErrorReply, errorReplies } from '../openapi.ts';
 
 const PROMPT_TIMEOUT_MS = 30 * 60_000;
@@ -118,7 +118,7 @@ export function addCliRoutes(app: Api, context: RouteContext): void {
       signal.throwIfAborted();
     } catch (thrown) {
       if (signal.aborted) throw thrown;
-      const error = PolydevError.from(thrown);
+      const error = toPolydevError(thrown);
       log.error({ err: error, code: error.code, machine: machine.id }, 'a prompt failed');
       yield { type: 'error', error: reportOf(error, requestId) };
     }

@@ -1,7 +1,9 @@
 /** For whoever runs this: alive, ready, counted, described. */
+
+import type { FastifyBaseLogger } from 'fastify';
 import { z } from 'zod';
-import { PolydevError } from '../../../protocol/errors.ts';
 import type { Api, ReadinessCheck, RouteContext } from '../context.ts';
+import { toPolydevError } from '../errors.ts';
 import type { Metrics } from '../metrics.ts';
 import { errorReplies, textReply } from '../openapi.ts';
 
@@ -42,9 +44,9 @@ export function addOperationRoutes(app: Api, context: RouteContext, metrics: Met
         response: { 200: Readiness, 503: Readiness },
       },
     },
-    async (_request, reply) => {
+    async (request, reply) => {
       const parts = await Promise.all(
-        checks.map(async ({ name, check }) => ({ name, problem: await problemOf(check) })),
+        checks.map(async ({ name, check }) => ({ name, problem: await problemOf(check, request.log) })),
       );
       const ready = parts.every(({ problem }) => problem === null);
       return reply.code(ready ? 200 : 503).send({ ready, parts } satisfies Readiness);
@@ -69,7 +71,7 @@ export function addOperationRoutes(app: Api, context: RouteContext, metrics: Met
   );
 }
 
-async function problemOf(check: ReadinessCheck['check']): Promise<string | null> {
+async function problemOf(check: ReadinessCheck['check'], log: FastifyBaseLogger): Promise<string | null> {
   const signal = AbortSignal.timeout(CHECK_DEADLINE_MS);
   const late = new Promise<string>((resolve) => {
     signal.addEventListener('abort', () => resolve(`no answer within ${CHECK_DEADLINE_MS / 1000} s`));
@@ -77,7 +79,10 @@ async function problemOf(check: ReadinessCheck['check']): Promise<string | null>
   try {
     return (await Promise.race([check(signal), late])) ?? null;
   } catch (thrown) {
-    return PolydevError.from(thrown).message;
+    // Anybody may ask /ready, so what an unexpected error says stays in the log.
+    const error = toPolydevError(thrown);
+    log.warn({ err: error }, 'a readiness check failed');
+    return error.message;
   }
 }
 
