@@ -1,0 +1,409 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Logger, pino } from 'pino';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import type { Session } from '../../protocol/api.ts';
+import { PolydevError } from '../../protocol/errors.ts';
+import { type SessionId, UserId } from '../../protocol/ids.ts';
+import type { SessionState } from '../../protocol/lifecycles.ts';
+import { codexFiles } from '../../testkit/fakes/codex.ts';
+import { FakeHost, type Point } from '../../testkit/fakes/host.ts';
+import { searchDatabase, startTestPostgres, type TestPostgres } from '../../testkit/postgres.ts';
+import { createHostClient } from '../hosts/host-client.ts';
+import type { Services } from '../services.ts';
+import { type OpenDatabase, openDatabase } from '../store/database.ts';
+import { masterKeyFromValue } from '../vault/master-key.ts';
+import { createVault } from '../vault/vault.ts';
+import { createServices } from './services.ts';
+
+const USER = UserId.parse('ada');
+
+let postgres: TestPostgres;
+beforeAll(async () => {
+  postgres = await startTestPostgres();
+});
+afterAll(() => postgres[Symbol.asyncDispose]());
+
+describe('a login session', () => {
+  let host: FakeHost;
+  let url: string;
+  let open: OpenDatabase;
+  let services: Services & AsyncDisposable;
+  let canary: string;
+  let logged: string;
+  let log: Logger;
+
+  beforeEach(async () => {
+    canary = `canary${randomUUID().replaceAll('-', '')}`;
+    logged = '';
+    log = pino({ level: 'trace' }, { write: (line: string) => (logged += line) });
+    const socket = path.join(postgres.directory, `host-${randomUUID().slice(0, 8)}.sock`);
+    host = await FakeHost.start(socket, {
+      files: codexFiles(canary),
+      verify: { output: 'Logged in using ChatGPT\n', code: 0 },
+    });
+    url = await postgres.createDatabase();
+    open = await openDatabase({ url });
+    services = await createServices({
+      db: open.db,
+      databaseUrl: url,
+      vault: await createVault(open.db, masterKeyFromValue(randomBytes(32).toString('hex'))),
+      hostClient: createHostClient(socket),
+      log,
+      settings: { reconcileEveryMs: 100, bootDeadlineMs: 3_000 },
+    });
+  });
+  afterEach(async () => {
+    await services[Symbol.asyncDispose]();
+    await open[Symbol.asyncDispose]();
+    await host[Symbol.asyncDispose]();
+  });
+
+  const start = (options: { realm?: 'test' | 'internet'; expiresInSeconds?: number } = {}) =>
+    services.logins.start({
+      userId: USER,
+      provider: 'codex',
+      account: 'default',
+      realm: options.realm ?? 'test',
+      expiresInSeconds: options.expiresInSeconds ?? 60,
+    });
+  const read = async (id: SessionId): Promise<Session> => {
+    const session = await services.logins.get(id);
+    if (session === undefined) throw new Error('the session is gone');
+    return session;
+  };
+  /** Waits until the session has entered a state. */
+  const until = async (id: SessionId, state: SessionState): Promise<Session> => {
+    const names: string[] = [];
+    for await (const event of services.logins.events(id, 0, AbortSignal.timeout(20_000))) {
+      if (event.subject !== 'session' || event.kind !== 'state') continue;
+      names.push(event.name);
+      if (event.name === state) return read(id);
+    }
+    throw new Error(`never ${state}, but ${names.join(' ')}: ${JSON.stringify((await read(id)).error)}`);
+  };
+  /** Follows the events to their end: the session has ended and its machine is gone. */
+  const settled = async (id: SessionId): Promise<Session> => {
+    const signal = AbortSignal.timeout(20_000);
+    for await (const _ of services.logins.events(id, 0, signal));
+    if (signal.aborted) throw new Error(`not settled: ${JSON.stringify(await read(id))}`);
+    return read(id);
+  };
+  const browserOf = (session: Session) => {
+    if (session.browserMachineId === null) throw new Error('no browser machine');
+    return session.browserMachineId;
+  };
+  const expectBrowserGone = async (session: Session) => {
+    expect(host.ids).not.toContain(session.browserMachineId);
+    if (session.browserMachineId === null) return;
+    const machine = await services.machines.get(session.browserMachineId);
+    expect(machine?.state).toBe('destroyed');
+  };
+
+  it('runs from click to a CLI that is logged in', async () => {
+    const { id } = await start();
+    const waiting = await until(id, 'waiting_for_person');
+    expect(waiting.loginUrl).toContain('https://auth.openai.com/oauth/authorize');
+    expect(waiting.actions).toEqual(['cancel', 'view', 'input']);
+    await services.logins.input(id, 'code');
+    const agent = host.agent(browserOf(waiting));
+    expect(agent.inputs).toEqual(['{"text":"code"}']);
+    const desktop = await services.machines.desktop(id);
+    desktop.destroy();
+    agent.signIn();
+
+    const done = await settled(id);
+    expect(done.error).toBeNull();
+    expect(done.state).toBe('completed');
+    expect(done.verification).toBe('Logged in using ChatGPT');
+    await expectBrowserGone(done);
+    expect(host.destroyed).toEqual([done.browserMachineId]);
+    expect(agent.loginStarts).toBe(1);
+
+    const states = done.timeline.filter((event) => event.subject === 'session' && event.kind === 'state');
+    expect(states.map((event) => event.name)).toEqual([
+      'queued',
+      'preparing',
+      'waiting_for_person',
+      'capturing',
+      'storing',
+      'installing',
+      'completed',
+    ]);
+    const stamps = done.timeline.filter((event) => event.kind === 'checkpoint');
+    expect(stamps.map((event) => event.name)).toEqual([
+      'hypervisor',
+      'init',
+      'agent',
+      'desktop',
+      'browser',
+      'provider',
+    ]);
+    expect(done.timeline.map((event) => event.seq)).toEqual(
+      done.timeline.map((event) => event.seq).toSorted((a, b) => a - b),
+    );
+
+    const [credential] = await services.credentials.list({ userId: USER });
+    expect(credential).toMatchObject({
+      version: 1,
+      facts: { accountId: 'acct-ada', email: 'ada@example.test', subscription: 'plus' },
+      holderMachineId: done.cliMachineId,
+    });
+    const [cli] = (await services.machines.list({ userId: USER })).filter((one) => one.kind === 'cli');
+    if (cli === undefined) throw new Error('no CLI machine');
+    expect(cli).toMatchObject({ id: done.cliMachineId, state: 'ready', realm: 'test' });
+    const [file] = host.agent(cli.id).disk.get('codex') ?? [];
+    expect(Buffer.from(file?.contentBase64 ?? '', 'base64').toString()).toContain(canary);
+
+    expect(await searchDatabase(url, canary)).toEqual([]);
+    expect(
+      await searchDatabase(url, Buffer.from(`refresh-${canary}`).toString('base64').slice(4, 40)),
+    ).toEqual([]);
+    expect(logged).not.toContain(canary);
+    // The search itself works: something that is there is found.
+    expect(await searchDatabase(url, 'acct-ada')).toEqual(['polydev.credentials.facts']);
+  });
+
+  it('uses the same CLI machine again, starting it when it was stopped, and raises the version', async () => {
+    const first = await start();
+    host.agent(browserOf(await until(first.id, 'waiting_for_person'))).signIn();
+    const { cliMachineId, credentialId } = await settled(first.id);
+    if (cliMachineId === null || credentialId === null) throw new Error('nothing was installed');
+    expect((await services.machines.stop(cliMachineId)).state).toBe('stopped');
+
+    const second = await start();
+    host.agent(browserOf(await until(second.id, 'waiting_for_person'))).signIn();
+    const done = await settled(second.id);
+    expect(done).toMatchObject({ state: 'completed', cliMachineId, credentialId });
+    expect(await services.credentials.get(credentialId)).toMatchObject({ version: 2 });
+    expect((await services.machines.get(cliMachineId))?.state).toBe('ready');
+
+    await services.credentials.remove(credentialId);
+    expect(host.agent(cliMachineId).disk.get('codex')).toBeUndefined();
+    expect(await services.credentials.get(credentialId)).toBeUndefined();
+    expect((await services.machines.destroy(cliMachineId)).state).toBe('destroyed');
+    expect(host.ids).toEqual([]);
+  });
+
+  it('keeps realms apart', async () => {
+    const inTest = await start({ realm: 'test' });
+    const outside = await start({ realm: 'internet' });
+    for (const { id } of [inTest, outside]) {
+      host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
+    }
+    const [one, other] = [await settled(inTest.id), await settled(outside.id)];
+    expect(one.state).toBe('completed');
+    expect(other.state).toBe('completed');
+    expect(one.cliMachineId).not.toBe(other.cliMachineId);
+    expect(one.credentialId).not.toBe(other.credentialId);
+  });
+
+  it('refuses a second login of the same account while one is under way', async () => {
+    const { id } = await start();
+    await expect(start()).rejects.toMatchObject({ code: 'login_in_progress' });
+    await services.logins.cancel(id);
+    await settled(id);
+    const again = await start();
+    await services.logins.cancel(again.id);
+    await settled(again.id);
+  });
+
+  const CANCEL_POINTS: readonly (readonly [SessionState, Point])[] = [
+    ['preparing', 'put'],
+    ['preparing', 'boot'],
+    ['preparing', 'login'],
+    ['capturing', 'files'],
+    ['installing', 'install'],
+    ['installing', 'exec'],
+  ];
+  for (const [state, point] of CANCEL_POINTS) {
+    it(`can be cancelled while ${state} (at ${point})`, async () => {
+      const early = state === 'preparing';
+      const hold = early ? host.hold(point) : undefined;
+      const { id } = await start();
+      let late = hold;
+      if (!early) {
+        const waiting = await until(id, 'waiting_for_person');
+        late = host.hold(point);
+        host.agent(browserOf(waiting)).signIn();
+      }
+      await late?.reached;
+      expect((await read(id)).state).toBe(state);
+      const answer = await services.logins.cancel(id);
+      expect(answer).toMatchObject({ state: 'cancelled', error: { code: 'login_cancelled' }, actions: [] });
+      const done = await settled(id);
+      late?.release();
+      expect(done.state).toBe('cancelled');
+      // A start that the host was in the middle of is found and undone.
+      await waitFor(() => !host.ids.some((machine) => machine === done.browserMachineId));
+      await expectBrowserGone(done);
+      await expect(services.logins.cancel(id)).rejects.toMatchObject({ code: 'conflict' });
+    });
+  }
+
+  it('can be cancelled while waiting for the person', async () => {
+    const { id } = await start();
+    await until(id, 'waiting_for_person');
+    await services.logins.cancel(id);
+    const done = await settled(id);
+    expect(done).toMatchObject({ state: 'cancelled', error: { code: 'login_cancelled', fault: 'user' } });
+    await expectBrowserGone(done);
+  });
+
+  it('expires when the person never comes', async () => {
+    const { id } = await start({ expiresInSeconds: 2 });
+    await until(id, 'waiting_for_person');
+    const done = await settled(id);
+    expect(done).toMatchObject({ state: 'expired', error: { code: 'login_expired' } });
+    await expectBrowserGone(done);
+  });
+
+  for (const code of ['login_denied', 'login_rejected', 'login_cli_failed'] as const) {
+    it(`fails by name when the agent reports ${code}`, async () => {
+      const { id } = await start();
+      host.agent(browserOf(await until(id, 'waiting_for_person'))).failLogin(code);
+      const done = await settled(id);
+      expect(done).toMatchObject({ state: 'failed', error: { code } });
+      await expectBrowserGone(done);
+      expect(await services.machines.evidence(browserOf(done))).toHaveLength(1);
+    });
+  }
+
+  it('fails when the CLI wrote an incomplete credential, and stores nothing', async () => {
+    host.behaviour.files = codexFiles(canary, { incomplete: true });
+    const { id } = await start();
+    host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
+    const done = await settled(id);
+    expect(done).toMatchObject({ state: 'failed', error: { code: 'credential_incomplete' } });
+    expect(await services.credentials.list({})).toEqual([]);
+    expect(await searchDatabase(url, canary)).toEqual([]);
+    await expectBrowserGone(done);
+  });
+
+  it('fails when the CLI does not accept the credential, and repeats no token that it says', async () => {
+    host.behaviour.verify = { output: `Not logged in: refresh-${canary}\n`, code: 1 };
+    const { id } = await start();
+    host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
+    const done = await settled(id);
+    expect(done).toMatchObject({ state: 'failed', error: { code: 'credential_verify_failed' } });
+    expect(await searchDatabase(url, canary)).toEqual([]);
+    expect(logged).not.toContain(canary);
+  });
+
+  it('fails at once when the host refuses the machine', async () => {
+    host.behaviour.putFailure = new PolydevError('image_missing', 'no image').toReport();
+    const { id } = await start();
+    const done = await settled(id);
+    expect(done).toMatchObject({ state: 'failed', error: { code: 'image_missing' } });
+    await expectBrowserGone(done);
+  });
+
+  it('fails at once when the agent says that the boot cannot go on', async () => {
+    host.behaviour.bootFailure = new PolydevError('desktop_failed', 'Xvnc ended').toReport();
+    const { id } = await start();
+    const done = await settled(id);
+    expect(done).toMatchObject({ state: 'failed', error: { code: 'desktop_failed', message: 'Xvnc ended' } });
+    expect(await services.machines.get(browserOf(done))).toMatchObject({
+      state: 'destroyed',
+      error: { code: 'desktop_failed' },
+    });
+  });
+
+  it('names the last checkpoint of a boot that stalls', async () => {
+    host.behaviour.stallAfter = 'desktop';
+    const { id } = await start();
+    const done = await settled(id);
+    expect(done.error).toMatchObject({ code: 'machine_boot_stalled' });
+    expect(done.error?.message).toContain('desktop');
+    await expectBrowserGone(done);
+  });
+
+  it('notices that the machine died in its boot', async () => {
+    const hold = host.hold('boot');
+    const { id } = await start();
+    await hold.reached;
+    host.kill(browserOf(await read(id)));
+    hold.release();
+    const done = await settled(id);
+    expect(done).toMatchObject({ state: 'failed', error: { code: 'machine_exited' } });
+    expect(done.error?.message).toContain('out of memory');
+    await expectBrowserGone(done);
+  });
+
+  it('notices that the machine died while the person signs in', async () => {
+    const { id } = await start();
+    host.kill(browserOf(await until(id, 'waiting_for_person')));
+    const done = await settled(id);
+    expect(done).toMatchObject({ state: 'failed', error: { code: 'machine_exited' } });
+    await expectBrowserGone(done);
+  });
+
+  it('notices that the CLI machine died while the credential is installed', async () => {
+    const { id } = await start();
+    const waiting = await until(id, 'waiting_for_person');
+    const hold = host.hold('install');
+    host.agent(browserOf(waiting)).signIn();
+    await hold.reached;
+    const { cliMachineId } = await read(id);
+    if (cliMachineId === null) throw new Error('no CLI machine');
+    host.kill(cliMachineId);
+    hold.release();
+    const done = await settled(id);
+    expect(done).toMatchObject({ state: 'failed', error: { code: 'machine_exited' } });
+    await expectBrowserGone(done);
+    // The credential is kept; nobody holds it.
+    expect(await services.credentials.list({})).toMatchObject([{ holderMachineId: null }]);
+    await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'failed');
+  });
+
+  it('destroys what the host runs for nobody and names what the host lost', async () => {
+    const { id } = await start();
+    host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
+    const { cliMachineId } = await settled(id);
+    if (cliMachineId === null) throw new Error('no CLI machine');
+    const limits = { cpus: 1, memoryMiB: 64, pids: 32 };
+    const stray = { kind: 'browser', realm: 'test', limits, display: { width: 800, height: 600 } } as const;
+    const strayId = browserOf(await read(id));
+    const client = createHostClient(host.socketPath);
+    await client.put({ id: strayId, agentTokenHash: '0'.repeat(64), ...stray });
+    await waitFor(() => !host.ids.includes(strayId));
+
+    host.forget(cliMachineId);
+    await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'failed');
+    expect((await services.machines.get(cliMachineId))?.error?.code).toBe('machine_exited');
+  });
+
+  it('offers terminals and commands in the CLI machine', async () => {
+    const { id } = await start();
+    host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
+    const { cliMachineId } = await settled(id);
+    if (cliMachineId === null) throw new Error('no CLI machine');
+    await services.machines.stop(cliMachineId);
+    const terminal = await services.machines.terminal(cliMachineId, { cols: 80, rows: 24 });
+    const [first] = await terminal.stream.take(1).toArray();
+    expect(String(first)).toBe('$ ');
+    await terminal.resize({ cols: 100, rows: 30 });
+    await terminal.close();
+    const said = [];
+    const request = { argv: ['echo', 'hi'], timeoutMs: 5_000 };
+    for await (const event of services.machines.exec(cliMachineId, request, AbortSignal.timeout(10_000))) {
+      said.push(event);
+    }
+    expect(said).toEqual([
+      { type: 'stderr', text: 'hi\n' },
+      { type: 'exit', code: 0, signal: null, timedOut: false },
+    ]);
+    const [one] = await services.hosts.list();
+    expect(one).toMatchObject({ ok: true, driver: 'namespace' });
+  });
+});
+
+/** Polls what no event announces; fails after ten seconds. */
+async function waitFor(test: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 10_000;
+  while (!(await test())) {
+    if (Date.now() > deadline) throw new Error('what was waited for did not come');
+    await sleep(25);
+  }
+}
