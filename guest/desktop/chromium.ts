@@ -54,8 +54,9 @@ const environmentOf = () => ({
   DBUS_SESSION_BUS_ADDRESS: 'disabled:',
 });
 
-/** Complaints about services that a machine of ours has not got. */
-const NOISE = /dbus|UPower|vaapi|gpu_memory_buffer|GCM|gcm|Fontconfig|libva/;
+/** Complaints about services that a machine of ours has not got, and about a hand-over that ends early, as it should. */
+const NOISE =
+  /zygote.*Broken pipe|vkCreateInstance|dbus|UPower|vaapi|gpu_memory_buffer|GCM|gcm|Fontconfig|libva/;
 
 /** Starts the browser on `page`. It runs until the person closes its last window, or it crashes. */
 export function startChromium(processes: Processes, log: AgentLog, display: Display, page: string): Child {

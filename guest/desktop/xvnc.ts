@@ -11,9 +11,9 @@ export interface XServer {
   readonly display: string;
 }
 
-/** Lines of Xvnc that say nothing: its banner, and each viewer's coming and going. */
+/** Lines that Xvnc writes at every start and that say nothing. */
 const NOISE =
-  /^(Xvnc TigerVNC|Copyright|See https?:|Underlying X server|The X\.Org Foundation|Starting server)/;
+  /^(Xvnc TigerVNC|Copyright|See https?:|Underlying X server|The X\.Org Foundation|Starting server|\[mi\] mieq: warning)/;
 
 /**
  * Starts Xvnc and settles when it accepts connections. No TCP port: viewers come through `rfbSocket`, which lies in a
