@@ -67,7 +67,9 @@ function routes(app: Routes, { machines, health }: ServerOptions): void {
 /** Starts answering. Only `socketUid` (and root) may connect, from the socket's first moment. */
 export async function startServer(options: ServerOptions): Promise<AsyncDisposable> {
   const { socketPath, socketUid, machines, log } = options;
-  const app = fastify({ loggerInstance: log, disableRequestLogging: true, forceCloseConnections: true });
+  // Every request at `info` would bury what happens to machines.
+  const quiet = log.child({}, { level: log.isLevelEnabled('warn') ? 'warn' : log.level });
+  const app = fastify({ loggerInstance: quiet, forceCloseConnections: true });
   app.setErrorHandler((thrown, request, reply) => {
     const status = (thrown as { statusCode?: unknown }).statusCode;
     const callers = typeof status === 'number' && status >= 400 && status < 500;

@@ -1,0 +1,87 @@
+/** host/testing/: what the suites of the host service share. Real root, real image, an instance of their own each. */
+import { randomInt } from 'node:crypto';
+import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { type Logger, pino } from 'pino';
+import { newMachineId } from '../../protocol/ids.ts';
+import type { MachineSpec } from '../../protocol/machine.ts';
+import { HostConfig } from '../config.ts';
+import { missingPackages } from '../requirements.ts';
+
+export const IMAGE_CACHE = process.env.POLYDEV_IMAGE_CACHE ?? '/var/cache/polydev/images';
+export const CHECKOUT = resolve(import.meta.dirname, '../..');
+
+/** What this computer lacks to run machines; undefined when it has all. */
+export function lacking(options: { image: boolean }): string | undefined {
+  if (process.getuid?.() !== 0) return 'root';
+  const packages = missingPackages();
+  if (packages.length > 0) return `packages ${packages.join(' ')}`;
+  if (options.image && !existsSync(join(IMAGE_CACHE, 'current'))) return 'a golden image';
+  return undefined;
+}
+
+const LETTERS = 'abcdefghijklmnopqrstuvwxyz';
+export const randomInstance = (): string =>
+  Array.from({ length: 6 }, () => LETTERS[randomInt(LETTERS.length)]).join('');
+
+export interface Bench extends Disposable {
+  config: HostConfig;
+  log: Logger;
+}
+
+/** Folders and settings of an instance nobody else has; the folders go with it. */
+export function newInstance(): Bench {
+  const instance = randomInstance();
+  const dataDir = mkdtempSync(join(tmpdir(), 'polydev-host-'));
+  chmodSync(dataDir, 0o711);
+  const runDir = `/run/polydev-${instance}`;
+  const config = HostConfig.parse({
+    instance,
+    dataDir,
+    runDir,
+    socketPath: join(runDir, 'host.sock'),
+    socketUid: 0,
+    imageCacheDir: IMAGE_CACHE,
+    uplink: 'none',
+    nodePath: process.execPath,
+    checkout: CHECKOUT,
+    sharedDir: `/run/polydev-${instance}-shared`,
+    logLevel: 'silent',
+  });
+  return {
+    config,
+    log: pino({ level: 'silent' }),
+    [Symbol.dispose]: () => rmSync(dataDir, { recursive: true, force: true }),
+  };
+}
+
+/** A small machine; `changes` replace fields. */
+export const newSpec = (changes: Partial<MachineSpec> = {}): MachineSpec => ({
+  id: newMachineId(),
+  kind: 'browser',
+  realm: 'internet',
+  limits: { cpus: 1, memoryMiB: 256, pids: 64 },
+  display: { width: 1280, height: 800 },
+  agentTokenHash: '0'.repeat(64),
+  ...changes,
+});
+
+/** A guest whose first process runs a JavaScript text with the image's Node. */
+export const nodeGuest = (script: string): string[] => [
+  '/usr/bin/tini',
+  '--',
+  '/usr/local/bin/node',
+  '-e',
+  script,
+];
+export const shellGuest = (script: string): string[] => ['/usr/bin/tini', '--', '/bin/sh', '-c', script];
+
+/** Stands in for the agent on the inherited channel: answers every connection's bytes in upper case. */
+export const UPPER_CASE_AGENT = nodeGuest(`
+  console.log('guest is up');
+  require('net').createServer({ allowHalfOpen: true }, (c) => {
+    let text = '';
+    c.on('data', (b) => (text += b)).on('end', () => c.end(text.toUpperCase()));
+  }).listen({ fd: 3 });
+`);
