@@ -70,6 +70,15 @@ describe('the log', () => {
     for (const secret of secrets) expect(log).not.toContain(secret);
   });
 
+  it('is cleaned of what others wrote into errors', () => {
+    api.app.log.error(
+      { err: new Error('GET /api/desktop?ticket=t1cket failed') },
+      'for Bearer pdk_abcdefgh1234',
+    );
+    expect(api.log()).toContain('ticket=[redacted] failed');
+    expect(api.log()).not.toMatch(/t1cket|pdk_abcdefgh/);
+  });
+
   it('cuts secrets out of text that others wrote', () => {
     const line = scrub(
       '{"err":"GET http://h/x?code=abc&state=def#f failed","a":"Bearer eyJx.y","b":"pdk_ABCdef123456","c":"polydev_session=pdw_1; path"}',

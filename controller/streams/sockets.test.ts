@@ -143,8 +143,13 @@ describe('the desktop', () => {
     // The other way: nobody reads at the machine, so the page cannot push everything.
     let taken = 0;
     for (let sent = 0; sent < total; sent += chunk.length) socket.send(chunk);
-    await delay(300);
-    expect(socket.bufferedAmount).toBeGreaterThan(0);
+    let waiting = -1;
+    while (waiting !== socket.bufferedAmount) {
+      waiting = socket.bufferedAmount;
+      await delay(300);
+    }
+    expect(waiting).toBeGreaterThan(0);
+    expect(api.services.desktops[0]?.near.writableLength).toBeLessThan(2 * 1024 * 1024);
     const drained = new Promise<void>((resolve) => {
       far.on('data', (data: Buffer) => {
         taken += data.length;
