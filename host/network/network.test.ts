@@ -213,13 +213,21 @@ describe.skipIf(missing !== undefined)(`network of machines (needs ${missing ?? 
       });
     // A lost answer would look the same as a stopped packet: count what gets past the bridge, before any other rule.
     const router = namespacePath(routerNamespace(settings.instance));
-    const count = [sealed2.address, b.address].map(
-      (address) => `ip saddr ${address} counter name c${parseAddress(address)}`,
-    );
-    const counters = [sealed2.address, b.address].map((address) => `counter c${parseAddress(address)} { }`);
-    const hook = 'type filter hook prerouting priority -400;';
-    const table = `table inet spy { ${counters.join(' ')} chain spy { ${hook} ${count.join('; ')}; } }`;
-    await run(['nft', '-f', '-'], { netns: router, input: `${table}\n` });
+    const watched = [sealed2.address, b.address].map((address) => ({
+      address,
+      name: `c${parseAddress(address)}`,
+    }));
+    const table = [
+      'table inet spy {',
+      ...watched.map(({ name }) => `counter ${name} { }`),
+      'chain spy {',
+      'type filter hook prerouting priority -400; policy accept;',
+      ...watched.map(({ address, name }) => `ip saddr ${address} counter name "${name}"`),
+      '}',
+      '}',
+      '',
+    ];
+    await run(['nft', '-f', '-'], { netns: router, input: table.join('\n') });
     const passed = async (address: string): Promise<number> => {
       const text = await run(['nft', 'list', 'counter', 'inet', 'spy', `c${parseAddress(address)}`], {
         netns: router,

@@ -39,6 +39,12 @@ export function spawnIn(
   return netns === undefined ? start() : inNetworkNamespace(netns, start);
 }
 
+/** The line that says most: the first that speaks of an error (nft points at the place in those after), or the last. */
+function telling(lines: readonly string[]): string {
+  const line = lines.find((text) => /error/i.test(text)) ?? lines.at(-1);
+  return line === undefined ? '' : `: ${line}`;
+}
+
 /** Runs to the end and returns standard output. Throws PolydevError naming the command, with its last lines. */
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<string> {
   const failure = options.failure ?? 'internal';
@@ -81,7 +87,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     });
     if (ended !== undefined) {
       const lines = `${stdout}\n${stderr}`.split('\n').filter((line) => line.trim() !== '');
-      throw new PolydevError(failure, `${title}: ${ended}${lines.length > 0 ? `: ${lines.at(-1)}` : ''}`, {
+      throw new PolydevError(failure, `${title}: ${ended}${telling(lines)}`, {
         lines,
         ...(stopped === 'aborted' ? { cause: options.signal?.reason } : {}),
       });
