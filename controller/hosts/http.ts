@@ -67,7 +67,6 @@ async function send(
             ...(options.body === undefined ? {} : { 'content-length': String(options.body.length) }),
             ...extra,
           },
-          agent: false,
         });
         const abort = () => request.destroy(asError(limit.reason));
         limit.addEventListener('abort', abort, { once: true });

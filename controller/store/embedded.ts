@@ -184,16 +184,18 @@ function start(
   runAs: EmbeddedPostgresOptions['runAs'],
   output?: number,
 ): ChildProcess {
-  const [program, ...rest] = argv as [string, ...string[]];
-  return spawn(program, rest, {
+  const change =
+    runAs === undefined || process.getuid?.() !== 0
+      ? []
+      : [`--reuid=${runAs.uid}`, `--regid=${runAs.gid}`, '--clear-groups'];
+  // When this process is killed, the server stops too (SIGINT: at once, in order).
+  return spawn('setpriv', ['--pdeathsig=INT', ...change, '--no-new-privs', ...argv], {
     cwd: '/',
     // Its own process group: a Ctrl-C in the terminal must not stop it before what uses it.
     detached: true,
     // TZ keeps initdb from a search through the whole time zone database.
     env: { PATH: '/usr/bin:/bin', LANG: 'C.UTF-8', TZ: 'UTC' },
     stdio: [output === undefined ? 'pipe' : 'ignore', output ?? 'pipe', output ?? 'pipe'],
-    // Node also clears the supplementary groups when it changes the user.
-    ...(runAs === undefined || process.getuid?.() !== 0 ? {} : { uid: runAs.uid, gid: runAs.gid }),
   });
 }
 

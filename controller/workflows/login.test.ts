@@ -236,7 +236,8 @@ describe('a login session', () => {
       late?.release();
       expect(done.state).toBe('cancelled');
       // A start that the host was in the middle of is found and undone.
-      await waitFor(() => !host.ids.some((machine) => machine === done.browserMachineId));
+      const browser = browserOf(done);
+      await waitFor(() => host.destroyed.includes(browser) && !host.ids.includes(browser));
       await expectBrowserGone(done);
       await expect(services.logins.cancel(id)).rejects.toMatchObject({ code: 'conflict' });
     });

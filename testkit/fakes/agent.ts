@@ -67,6 +67,7 @@ export class FakeAgent {
       });
     });
     this.#server.on('upgrade', (request: http.IncomingMessage, socket: Duplex) => {
+      socket.on('error', () => undefined);
       if (!this.#authorized(request)) {
         socket.end('HTTP/1.1 401 Unauthorized\r\n\r\n');
         return;

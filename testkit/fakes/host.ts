@@ -53,6 +53,7 @@ export class FakeHost implements AsyncDisposable {
       });
     });
     this.#server.on('upgrade', (request: http.IncomingMessage, socket: Duplex) => {
+      socket.on('error', () => undefined);
       const [, id] = /^\/v1\/machines\/([^/]+)\/dial/.exec(request.url ?? '') ?? [];
       const machine = this.#machines.get(id as MachineId);
       if (machine?.state !== 'running') {
