@@ -130,7 +130,7 @@ function boot({ config, log, checklist, person, processes, desktop, directory }:
     void desktop?.run(ready.promise);
     if (person.ids !== undefined) setUpSystem(config, log);
     ready.resolve();
-    checkProviders(Object.values(providers), person.path);
+    checkProviders(Object.values(providers), processes.env().PATH ?? person.path);
     checklist.stamp('provider');
   } catch (thrown) {
     const error = PolydevError.from(thrown);
