@@ -53,11 +53,12 @@ export async function connect(
 
   let person: Promise<void> | undefined;
   let personError: unknown;
+  let waiting = false;
   try {
     for await (const event of api.timeline(session.id, finished.signal)) {
       say({ type: 'event', ...event }, describeEvent(event, clock(event.at)));
-      const waiting =
-        event.subject === 'session' && event.kind === 'state' && event.name === 'waiting_for_person';
+      if (event.subject !== 'session' || event.kind !== 'state') continue;
+      waiting = event.name === 'waiting_for_person';
       if (waiting && !options.testIdp) {
         say({ type: 'waiting', liveView: live }, `\n  Open ${live} and sign in there.\n`);
       }
@@ -72,8 +73,9 @@ export async function connect(
               `${clock(new Date().toISOString())}    person   ${step}`,
             ),
         }).catch((error: unknown) => {
-          personError = error;
-          if (!finished.signal.aborted) {
+          // Once the CLI has what it needs, the desktop may go away while the person still looks at it.
+          if (waiting && !finished.signal.aborted) {
+            personError = error;
             const { message } = PolydevError.from(error);
             say({ type: 'person_failed', message }, `the played person gave up: ${message}`);
             onInterrupt();
