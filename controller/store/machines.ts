@@ -7,7 +7,7 @@ import { MACHINE_TRANSITIONS, type MachineState, machineActions } from '../../pr
 import type { Display, Limits, MachineKind, Realm, Stamp } from '../../protocol/machine.ts';
 import type { Database, MachineRow } from './tables.ts';
 import { appendEvent } from './timeline.ts';
-import { refuseTransition, statesBefore, violates } from './transitions.ts';
+import { anyOf, refuseTransition, statesBefore, violates } from './transitions.ts';
 import { ensureUser } from './users.ts';
 
 export interface NewMachineRequest {
@@ -114,7 +114,7 @@ export async function advanceMachine(
         ...(to === 'destroyed' || to === 'failed' ? { endedAt: sql<Date>`clock_timestamp()` } : {}),
       })
       .where('id', '=', id)
-      .where('state', 'in', before)
+      .where('state', '=', anyOf(before))
       .returning(['id', 'sessionId'])
       .executeTakeFirst();
     if (row === undefined) refuseTransition('machine', id, (await getMachine(tx, id))?.state, to);

@@ -12,7 +12,7 @@ import {
 import type { Realm } from '../../protocol/machine.ts';
 import type { Database, SessionRow } from './tables.ts';
 import { appendEvent } from './timeline.ts';
-import { refuseTransition, statesBefore, violates } from './transitions.ts';
+import { anyOf, refuseTransition, statesBefore, violates } from './transitions.ts';
 import { ensureUser } from './users.ts';
 
 export interface NewSession {
@@ -89,7 +89,7 @@ export async function advanceSession(
         ...(isFinal(to) ? { endedAt: sql<Date>`clock_timestamp()` } : {}),
       })
       .where('id', '=', id)
-      .where('state', 'in', statesBefore(SESSION_TRANSITIONS, to))
+      .where('state', '=', anyOf(statesBefore(SESSION_TRANSITIONS, to)))
       .returning('id')
       .executeTakeFirst();
     if (row === undefined) refuseTransition('session', id, (await getSession(tx, id))?.state, to);

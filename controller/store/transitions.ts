@@ -1,4 +1,5 @@
-/** What the tables of protocol/lifecycles.ts allow, turned around for `UPDATE ... WHERE state IN (...)`. */
+/** What the tables of protocol/lifecycles.ts allow, turned around for `UPDATE ... WHERE state = ANY (...)`. */
+import { type RawBuilder, sql } from 'kysely';
 import { PolydevError } from '../../protocol/errors.ts';
 
 /** The states from which `to` may be entered. */
@@ -8,6 +9,10 @@ export function statesBefore<State extends string>(
 ): State[] {
   return (Object.keys(table) as State[]).filter((from) => table[from].includes(to));
 }
+
+/** `= ANY(...)`, which an empty list satisfies never (`IN ()` is no SQL). */
+export const anyOf = <State extends string>(states: readonly State[]): RawBuilder<State> =>
+  sql<State>`ANY(${states}::text[])`;
 
 /** @throws not_found when there is no such row, else illegal_transition */
 export function refuseTransition(noun: string, id: string, current: string | undefined, to: string): never {

@@ -1,5 +1,5 @@
 /** Where the master key comes from: a file of its own, a value from the environment, or a passphrase. */
-import { hkdfSync, randomBytes, scrypt } from 'node:crypto';
+import { hkdfSync, randomBytes, randomUUID, scrypt } from 'node:crypto';
 import { link, open, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { promisify } from 'node:util';
@@ -125,8 +125,7 @@ async function readPrivateFile(file: string, maxBytes: number): Promise<Buffer |
 
 /** Appears whole or not at all; one that exists stays as it is. */
 async function createPrivateFile(file: string, content: string): Promise<void> {
-  const fresh = path.join(path.dirname(file), `.${path.basename(file)}.${process.pid}.new`);
-  await rm(fresh, { force: true });
+  const fresh = path.join(path.dirname(file), `.${path.basename(file)}.${randomUUID()}.new`);
   const handle = await open(fresh, 'wx', 0o600);
   try {
     await handle.chmod(0o600);

@@ -113,6 +113,27 @@ describe('a controller that is killed with SIGKILL', () => {
     });
   }
 
+  it('goes on after its next start: storing', async () => {
+    const first = await startOne();
+    const id = await first.login('ada');
+    const waiting = await untilState(id, 'waiting_for_person');
+    const hold = host.hold('files');
+    signIn(waiting);
+    await hold.reached;
+    // The row cannot be written while another transaction holds the table.
+    const client = new pg.Client({ connectionString: options.databaseUrl });
+    await client.connect();
+    await client.query('BEGIN');
+    await client.query('LOCK TABLE polydev.credentials IN EXCLUSIVE MODE');
+    hold.release();
+    await untilState(id, 'storing');
+    await first.kill();
+    await client.query('COMMIT');
+    await client.end();
+    await startOne();
+    await expectCompleted(id);
+  });
+
   it('goes on after its next start: waiting for the person, who signs in meanwhile', async () => {
     const first = await startOne();
     const id = await first.login('ada');
