@@ -146,7 +146,7 @@ describe('a login session from the terminal', () => {
     const ended = await polydev.sessionUntil(session.id, (s) => isFinal(s.state), 60);
     expect(ended).toMatchObject({ state: 'expired', error: { code: 'login_expired' } });
     const machine = await polydev.api('GET', `/api/machines/${ended.browserMachineId}`, Machine);
-    expect(machine.state).toBe('destroyed');
+    await expect.poll(browserMachines, { timeout: 20_000 }).toEqual([]);
     const console = await fetch(`${polydev.url}/api/machines/${machine.id}/console`, {
       headers: await keyHeader(),
     });
