@@ -167,14 +167,27 @@ export class MachineManager {
       log.info({ machine: spec.id, kind: spec.kind, ms: Math.round(performance.now() - begin) }, 'started');
       return this.#describe(entry);
     } catch (thrown) {
-      const error = PolydevError.from(thrown, 'machine_start_failed');
-      log.error({ machine: spec.id, err: error }, 'did not start');
+      // Whoever ended the start says why, better than the command it hit.
+      const reason: unknown = entry.starting.signal.aborted ? entry.starting.signal.reason : thrown;
+      const error = PolydevError.from(reason, 'machine_start_failed');
+      log.error({ machine: spec.id, err: error, thrown }, 'did not start');
       await this.#keepEvidence(entry, { 'start-error.json': JSON.stringify(error.toReport(), null, 2) });
-      if (known === undefined) await this.#forget(spec.id);
-      else entry.state = 'stopped';
+      await this.#giveUp(entry, known === undefined);
       throw error;
     } finally {
       entry.starting = undefined;
+    }
+  }
+
+  /** After a failed start. When something cannot be taken back, the machine stays listed, so that DELETE tries again. */
+  async #giveUp(entry: Entry, isNew: boolean): Promise<void> {
+    const { id } = entry.spec;
+    entry.state = isNew ? 'exited' : 'stopped';
+    try {
+      await this.#options.driver.reclaim(id, { disk: isNew });
+      if (isNew) await this.#forget(id);
+    } catch (err) {
+      this.#options.log.error({ machine: id, err }, 'not taken back');
     }
   }
 

@@ -76,6 +76,7 @@ describe.skipIf(missing !== undefined)(`network of machines (needs ${missing ?? 
     bench = newInstance();
     undo.use(bench);
     const { instance, runDir, sharedDir, dataDir, checkout, nodePath } = bench.config;
+    undo.defer(() => removeTree(sharedDir));
     // Not the instance's own prefix: these stand for the world around it.
     const names = { host: `pdt-${instance}-host`, public: `pdt-${instance}-pub` };
     for (const name of Object.values(names)) {

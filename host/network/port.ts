@@ -83,15 +83,22 @@ export async function closeMachinePort(
   const netns = existsSync(router) ? router : undefined;
   const port = portName(id);
   if (address === undefined && !existsSync(namespacePath(name))) return;
+  // The neighbour last: ip ends its whole batch, -force or not, when there is none.
   const lines = [`link del ${port}`, `netns del ${name}`];
-  if (address !== undefined) lines.unshift(`neigh del ${address} dev br0`);
+  if (address !== undefined) lines.push(`neigh del ${address} dev br0`);
   // Any of it may be gone already: what counts is what is there in the end.
-  await Promise.allSettled([
+  const results = await Promise.allSettled([
     ...(netns === undefined || address === undefined
       ? []
       : [run(['nft', '-f', '-'], { netns, input: closePort({ name: port, address }) })]),
     run(['ip', '-force', '-batch', '-'], { netns, input: [...lines, ''].join('\n') }),
   ]);
-  if (existsSync(namespacePath(name)))
-    throw new PolydevError(failure, `network namespace ${name} does not go away`);
+  if (!existsSync(namespacePath(name))) return;
+  const failed = results
+    .filter((result) => result.status === 'rejected')
+    .map(({ reason }) => reason as unknown);
+  throw new PolydevError(failure, `network namespace ${name} does not go away`, {
+    cause: new AggregateError(failed),
+    lines: failed.flatMap((reason) => (reason instanceof PolydevError ? reason.lines : [String(reason)])),
+  });
 }

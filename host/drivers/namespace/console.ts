@@ -16,7 +16,6 @@ const TICK_MS = 100;
 
 /** The files in the order in which they continue each other. */
 const FILES = ['console.log', 'console.older.log', 'console.newer.log'] as const;
-export const CONSOLE_FILES: readonly string[] = FILES;
 
 const sizeOf = async (path: string): Promise<number> => (await stat(path).catch(() => undefined))?.size ?? 0;
 

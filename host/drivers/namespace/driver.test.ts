@@ -1,6 +1,7 @@
 import { buffer } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { PolydevError } from '../../../protocol/errors.ts';
 import { AGENT_PORT } from '../../../protocol/machine.ts';
 import { audit } from '../../leaks.ts';
 import { type HostService, startHostService } from '../../service.ts';
@@ -146,6 +147,23 @@ describe.skipIf(missing !== undefined)(`namespace driver (needs ${missing ?? 'no
     expect(console).toContain('route socket');
     expect(console).toContain('filtered\nsandbox-possible\n');
     expect(console).not.toMatch(/^\s*0\s+0\s/m);
+  });
+
+  it('ends a start that is destroyed meanwhile, at whatever point it is', async () => {
+    const { machines } = await start(UPPER_CASE_AGENT);
+    for (const delay of [0, 10, 25, 45, 70]) {
+      const spec = newSpec();
+      const starting = machines.put(spec).then(
+        () => 'started',
+        (error: PolydevError) => error.code,
+      );
+      await sleep(delay);
+      await machines.destroy(spec.id);
+      expect(['started', 'conflict']).toContain(await starting);
+      const left = (await audit(bench.config)).filter(({ name }) => name.includes(spec.id.slice(2, 12)));
+      expect(left).toEqual([]);
+    }
+    expect(machines.list()).toEqual([]);
   });
 
   it('gives machines different owners', async () => {
