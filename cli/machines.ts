@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { Machine } from '../protocol/api.ts';
 import { checklist } from '../protocol/machine.ts';
 import type { Api } from './api.ts';
-import { formatDuration, type Output } from './output.ts';
+import { formatDuration, type Output, table } from './output.ts';
 
 const Machines = z.object({ machines: z.array(Machine) });
 
@@ -75,16 +75,4 @@ export async function removeMachines(
 export async function stopMachine(api: Api, id: string, output: Output): Promise<void> {
   const machine = await api.request('POST', `/api/machines/${id}/stop`, Machine);
   output.result(`${machine.id} ${machine.state}`);
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const widths = head.map((h, i) => Math.max(h.length, ...rows.map((r) => r[i]?.length ?? 0)));
-  return [head, ...rows]
-    .map((r) =>
-      r
-        .map((c, i) => c.padEnd(widths[i] ?? 0))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n');
 }

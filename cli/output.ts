@@ -86,3 +86,16 @@ export function describeError(thrown: unknown): string {
   const lines = (report.lines ?? []).map((line) => `  | ${line}`);
   return [`${report.code}: ${report.message}`, ...lines, `What to do: ${report.remedy}`].join('\n');
 }
+
+/** Columns as wide as their widest cell. */
+export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = head.map((h, i) => Math.max(h.length, ...rows.map((r) => r[i]?.length ?? 0)));
+  return [head, ...rows]
+    .map((r) =>
+      r
+        .map((c, i) => c.padEnd(widths[i] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}

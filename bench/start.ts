@@ -1,0 +1,186 @@
+/**
+ * bench/: benchmarks that print a table. Rows are measured in one run, side by side, so that their ratios mean
+ * something on any computer; no test asserts a time.
+ */
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
+import { connectApi } from '../cli/api.ts';
+import { type Output, table } from '../cli/output.ts';
+import type { Settings } from '../cli/settings.ts';
+import { Machine, Session } from '../protocol/api.ts';
+import { PolydevError } from '../protocol/errors.ts';
+import { CHECKPOINTS, type Checkpoint } from '../protocol/machine.ts';
+
+const SESSION_DEADLINE_MS = 90_000;
+/** A browser machine counts as idle this long after its page was painted. */
+const IDLE_MS = 3_000;
+
+interface Sample {
+  /** Milliseconds from the request for the machine to each checkpoint. */
+  readonly stamps: ReadonlyMap<Checkpoint, number>;
+  readonly anonymousMiB: number;
+  readonly withCacheMiB: number;
+}
+
+/**
+ * Cold start of a browser machine, `runs` times one after the other (after one that is not counted, which starts the test
+ * network), beside the cost of starting an empty program in the same runtime's namespaces. Needs a running `./polydev up`.
+ */
+export async function benchStart(
+  settings: Settings,
+  options: { runs: number; json: boolean },
+  output: Output,
+  signal: AbortSignal,
+): Promise<void> {
+  const samples: Sample[] = [];
+  const bare: number[] = [];
+  for (let run = 0; run <= options.runs && !signal.aborted; run += 1) {
+    const sample = await measureOnce(settings, run);
+    const bareMs = await measureBareNamespaces(signal);
+    if (run === 0) continue;
+    samples.push(sample);
+    bare.push(bareMs);
+    output.progress({
+      stage: 'cold starts',
+      index: 1,
+      count: 1,
+      message: `${run} of ${options.runs}`,
+      fraction: run / options.runs,
+    });
+  }
+  const rows = CHECKPOINTS.map((checkpoint) =>
+    row(
+      checkpoint,
+      samples.flatMap((s) => s.stamps.get(checkpoint) ?? []),
+    ),
+  ).filter((r) => r.n > 0);
+  const baseline = row('empty program in new namespaces', bare);
+  const memory = row(
+    'memory, idle (MiB, without page cache)',
+    samples.map((s) => s.anonymousMiB),
+  );
+  const cache = row(
+    'memory, idle (MiB, with page cache)',
+    samples.map((s) => s.withCacheMiB),
+  );
+  if (options.json) {
+    output.result(JSON.stringify({ baseline, checkpoints: rows, memory: [memory, cache] }));
+    return;
+  }
+  const ratio = (value: number) => `${(value / baseline.median).toFixed(1)}x`;
+  const cells = (r: Row) => [String(r.n), String(r.median), String(r.p95), `${r.min}-${r.max}`];
+  output.result(
+    table(
+      ['MEASURED', 'N', 'MEDIAN', 'P95', 'RANGE', 'RATIO'],
+      [
+        [`${baseline.name} (ms)`, ...cells(baseline), '1.0x'],
+        ...rows.map((r) => [`request -> ${meaning(r.name)} (ms)`, ...cells(r), ratio(r.median)]),
+        [memory.name, ...cells(memory), ''],
+        [cache.name, ...cells(cache), ''],
+      ],
+    ),
+  );
+}
+
+function meaning(checkpoint: string): string {
+  const words: Record<string, string> = {
+    agent: 'agent healthy',
+    desktop: 'X server accepts connections',
+    browser: "Chromium's page painted",
+  };
+  return words[checkpoint] ?? checkpoint;
+}
+
+async function measureOnce(settings: Settings, run: number): Promise<Sample> {
+  const api = await connectApi(settings);
+  const started = await api.request('POST', '/api/auth/start', Session, {
+    provider: 'codex',
+    realm: 'test',
+    userId: `bench-${process.pid}-${run}`,
+    expiresInSeconds: 120,
+  });
+  try {
+    const session = await until(
+      () => api.request('GET', `/api/auth/session/${started.id}`, Session),
+      (s) => s.state !== 'queued' && s.state !== 'preparing',
+    );
+    if (session.error !== null) throw new PolydevError(session.error.code, session.error.message);
+    const machine = await api.request('GET', `/api/machines/${session.browserMachineId}`, Machine);
+    const begin = Date.parse(machine.createdAt);
+    await sleep(IDLE_MS);
+    return {
+      stamps: new Map(machine.stamps.map((s) => [s.checkpoint, Date.parse(s.at) - begin])),
+      ...(await memoryOf(settings, machine.id)),
+    };
+  } finally {
+    await api.request('DELETE', `/api/auth/session/${started.id}`, Session);
+    await until(
+      () => api.request('GET', `/api/auth/session/${started.id}`, Session),
+      (s) => s.timeline.some((e) => e.subject === 'machine' && e.name === 'destroyed'),
+    );
+  }
+}
+
+async function until<T>(read: () => Promise<T>, fits: (value: T) => boolean): Promise<T> {
+  const deadline = Date.now() + SESSION_DEADLINE_MS;
+  for (;;) {
+    const value = await read();
+    if (fits(value)) return value;
+    if (Date.now() > deadline) throw new PolydevError('not_ready', 'the session did not get there in time');
+    await sleep(50);
+  }
+}
+
+/** The machine's control group, version 1 or 2. */
+async function memoryOf(
+  settings: Settings,
+  machine: string,
+): Promise<{ anonymousMiB: number; withCacheMiB: number }> {
+  const group = path.join(`polydev-${settings.instance}`, machine);
+  const read = async (file: string) => readFile(file, 'utf8').catch(() => undefined);
+  const v1 = await read(path.join('/sys/fs/cgroup/memory', group, 'memory.stat'));
+  const stat = v1 ?? (await read(path.join('/sys/fs/cgroup', group, 'memory.stat')));
+  if (stat === undefined) throw new PolydevError('internal', `the control group of ${machine} was not found`);
+  const value = (name: string) => Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(stat)?.[1] ?? 0);
+  const anonymous =
+    v1 === undefined ? value('anon') + value('shmem') : value('total_rss') + value('total_shmem');
+  const cache =
+    v1 === undefined ? value('file') - value('shmem') : value('total_cache') - value('total_shmem');
+  const mebibytes = (bytes: number) => Math.round(bytes / 1_048_576);
+  return { anonymousMiB: mebibytes(anonymous), withCacheMiB: mebibytes(anonymous + cache) };
+}
+
+/** What the kernel alone costs: /bin/true in new user, mount, pid, network, ipc and uts namespaces. */
+async function measureBareNamespaces(signal: AbortSignal): Promise<number> {
+  const began = performance.now();
+  await execa(
+    'unshare',
+    ['--user', '--map-root-user', '--mount', '--pid', '--fork', '--net', '--ipc', '--uts', '/bin/true'],
+    { timeout: 10_000, cancelSignal: signal },
+  );
+  return Math.round(performance.now() - began);
+}
+
+interface Row {
+  readonly name: string;
+  readonly n: number;
+  readonly median: number;
+  readonly p95: number;
+  readonly min: number;
+  readonly max: number;
+}
+
+function row(name: string, values: readonly number[]): Row {
+  const sorted = values.toSorted((a, b) => a - b);
+  const at = (q: number) => sorted[Math.min(sorted.length - 1, Math.ceil(q * sorted.length) - 1)] ?? 0;
+  return {
+    name,
+    n: sorted.length,
+    median: at(0.5),
+    p95: at(0.95),
+    min: sorted[0] ?? 0,
+    max: sorted.at(-1) ?? 0,
+  };
+}
