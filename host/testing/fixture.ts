@@ -52,7 +52,9 @@ export function newInstance(): Bench {
   return {
     config,
     log: pino({ level: 'silent' }),
-    [Symbol.dispose]: () => rmSync(dataDir, { recursive: true, force: true }),
+    [Symbol.dispose]: () => {
+      for (const folder of [dataDir, config.sharedDir]) rmSync(folder, { recursive: true, force: true });
+    },
   };
 }
 
