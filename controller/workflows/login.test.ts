@@ -51,7 +51,7 @@ describe('a login session', () => {
       vault: await createVault(open.db, masterKeyFromValue(randomBytes(32).toString('hex'))),
       hostClient: createHostClient(socket),
       log,
-      settings: { reconcileEveryMs: 100, bootDeadlineMs: 3_000 },
+      settings: { reconcileEveryMs: 100, bootDeadlineMs: 6_000 },
     });
   });
   afterEach(async () => {
@@ -186,6 +186,22 @@ describe('a login session', () => {
     expect(host.ids).toEqual([]);
   });
 
+  it('starts the CLI machine again that its host had stopped', async () => {
+    const first = await start();
+    host.agent(browserOf(await until(first.id, 'waiting_for_person'))).signIn();
+    const { cliMachineId } = await settled(first.id);
+    if (cliMachineId === null) throw new Error('no CLI machine');
+    const second = await start();
+    const waiting = await until(second.id, 'waiting_for_person');
+    const hold = host.hold('files');
+    host.agent(browserOf(waiting)).signIn();
+    await hold.reached;
+    await createHostClient(host.socketPath).stop(cliMachineId);
+    hold.release();
+    const done = await settled(second.id);
+    expect(done).toMatchObject({ state: 'completed', cliMachineId, error: null });
+  });
+
   it('keeps realms apart', async () => {
     const inTest = await start({ realm: 'test' });
     const outside = await start({ realm: 'internet' });
@@ -253,7 +269,7 @@ describe('a login session', () => {
   });
 
   it('expires when the person never comes', async () => {
-    const { id } = await start({ expiresInSeconds: 2 });
+    const { id } = await start({ expiresInSeconds: 5 });
     await until(id, 'waiting_for_person');
     const done = await settled(id);
     expect(done).toMatchObject({ state: 'expired', error: { code: 'login_expired' } });
@@ -353,9 +369,9 @@ describe('a login session', () => {
     const done = await settled(id);
     expect(done).toMatchObject({ state: 'failed', error: { code: 'machine_exited' } });
     await expectBrowserGone(done);
+    await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'failed');
     // The credential is kept; nobody holds it.
     expect(await services.credentials.list({})).toMatchObject([{ holderMachineId: null }]);
-    await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'failed');
   });
 
   it('destroys what the host runs for nobody and names what the host lost', async () => {

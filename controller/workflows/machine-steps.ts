@@ -1,7 +1,6 @@
 /** What is done with one machine: boot, stop, destroy. All can be repeated and meet a machine in any state. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PolydevError } from '../../protocol/errors.ts';
-import type { HostMachine } from '../../protocol/host.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import type { MachineState } from '../../protocol/lifecycles.ts';
 import type { Checkpoint } from '../../protocol/machine.ts';
@@ -14,7 +13,7 @@ import {
 } from '../store/machines.ts';
 import type { MachineRow } from '../store/tables.ts';
 import { agentOf, type Context } from './context.ts';
-import { exitError, reportExit } from './watch.ts';
+import { endedError, reportExit } from './watch.ts';
 
 /** @throws not_found */
 export async function readMachine(context: Context, id: MachineId): Promise<MachineRow> {
@@ -80,7 +79,10 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
   if (state === 'ready') {
     const known = await context.host.get(id, signal);
     if (known?.state === 'running') return;
-    throw ended(id, known);
+    // The host was stopped in order and has kept the disk.
+    if (known?.state !== 'stopped') throw endedError(id, known);
+    await reach(context, id, 'stopped');
+    state = 'stopped';
   }
   if (state === 'requested' || state === 'stopped') {
     await reach(context, id, 'creating');
@@ -101,7 +103,7 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
     );
     await patchMachine(context.db, id, { driver: made.driver, image: made.image, address: made.address });
     for (const stamp of made.stamps) await recordStamp(context.db, id, stamp);
-    if (made.state !== 'running') throw ended(id, made);
+    if (made.state !== 'running') throw endedError(id, made);
     await reach(context, id, 'booting');
     state = 'booting';
   }
@@ -167,11 +169,6 @@ async function followBoot(context: Context, id: MachineId, signal: AbortSignal):
     stop.abort();
     await exit;
   }
-}
-
-function ended(id: MachineId, known: HostMachine | undefined): PolydevError {
-  if (known?.exit !== null && known?.exit !== undefined) return exitError(id, known.exit);
-  return new PolydevError('machine_exited', `machine ${id} is ${known?.state ?? 'unknown'} at its host`);
 }
 
 /** Stops a ready machine; its disk stays. */

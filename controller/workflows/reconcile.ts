@@ -10,7 +10,7 @@ import { applicationVersion } from './engine.ts';
 import { type LoginFlow, loginWorkflowId } from './login.ts';
 import { startLoginFlow } from './logins.ts';
 import { destroyMachine, fail, reach } from './machine-steps.ts';
-import { exitError } from './watch.ts';
+import { endedError } from './watch.ts';
 
 /**
  * At the start of a controller, after DBOS has taken up what it can: a session without a workflow gets one, and one
@@ -76,15 +76,8 @@ async function reconcileMachine(
   switch (row.state) {
     case 'ready':
     case 'stopped':
-      if (known === undefined) {
-        const message = `the host does not know machine ${row.id} any more`;
-        await fail(context, row.id, new PolydevError('machine_exited', message), [row.state]);
-      } else if (row.state === 'ready' && known.state === 'exited') {
-        const error =
-          known.exit === null
-            ? new PolydevError('machine_exited', `machine ${row.id} ended`)
-            : exitError(row.id, known.exit);
-        await fail(context, row.id, error, ['ready']);
+      if (known === undefined || (row.state === 'ready' && known.state === 'exited')) {
+        await fail(context, row.id, endedError(row.id, known), [row.state]);
       } else if (row.state === 'ready' && known.state === 'stopped') {
         // Stopped by a controller that was killed before it could note it, or just now.
         await reach(context, row.id, 'stopped').catch(() => undefined);

@@ -1,6 +1,7 @@
 /** What may end a step from outside: the person cancels or is too late, or the machine ends. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PolydevError } from '../../protocol/errors.ts';
+import type { HostMachine } from '../../protocol/host.ts';
 import type { MachineId, SessionId } from '../../protocol/ids.ts';
 import { isFinal } from '../../protocol/lifecycles.ts';
 import type { ExitReport } from '../../protocol/machine.ts';
@@ -97,17 +98,28 @@ export async function reportExit(
   waitSeconds: number,
   signal: AbortSignal,
 ): Promise<void> {
-  let exit: ExitReport | null;
   try {
-    exit = await context.host.exit(id, waitSeconds, signal);
+    const exit = await context.host.exit(id, waitSeconds, signal);
+    if (exit !== null) throw exitError(id, exit);
+    // One that was stopped has no exit of its own, and its host answers at once.
+    const known = await context.host.get(id, signal);
+    if (known?.state !== 'running') throw endedError(id, known);
   } catch (error) {
     if (signal.aborted || PolydevError.from(error).code !== 'not_found') throw error;
-    throw new PolydevError('machine_exited', `the host does not know machine ${id} any more`);
+    throw endedError(id, undefined);
   }
-  if (exit !== null) throw exitError(id, exit);
 }
 
-export function exitError(id: MachineId, exit: ExitReport): PolydevError {
+/** Why a machine that should run does not, from what its host says of it. */
+export function endedError(id: MachineId, known: HostMachine | undefined): PolydevError {
+  if (known === undefined) {
+    return new PolydevError('machine_exited', `the host does not know machine ${id} any more`);
+  }
+  if (known.exit !== null) return exitError(id, known.exit);
+  return new PolydevError('machine_exited', `machine ${id} is ${known.state} at its host`);
+}
+
+function exitError(id: MachineId, exit: ExitReport): PolydevError {
   const how = exit.signal === null ? `with code ${exit.code}` : `by ${exit.signal}`;
   const why = exit.oomKilled ? ', out of memory' : '';
   return new PolydevError('machine_exited', `machine ${id} ended ${how}${why} at ${exit.at}`);

@@ -202,7 +202,7 @@ export class FakeHost implements AsyncDisposable {
     response.once('close', () => left.abort());
     for (;;) {
       const machine = this.#require(id);
-      if (machine.exit !== null) return machine.exit;
+      if (machine.state !== 'running') return machine.exit;
       try {
         await once(this.#changed, 'change', { signal: AbortSignal.any([over, left.signal]) });
       } catch {

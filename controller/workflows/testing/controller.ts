@@ -1,4 +1,4 @@
-/** For tests: the workflows' host as a process of its own, so that it can be killed. */
+/** testing/: for tests: the workflows' host as a process of its own, so that it can be killed. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
