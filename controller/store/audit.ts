@@ -13,14 +13,3 @@ export interface AuditEntry {
 export async function recordAudit(db: Database, entry: AuditEntry): Promise<void> {
   await db.insertInto('audit').values(entry).execute();
 }
-
-export interface AuditRow extends AuditEntry {
-  readonly seq: number;
-  readonly at: Date;
-}
-
-/** Newest first, at most `limit` (default 200). */
-export async function listAudit(db: Database, limit = 200): Promise<AuditRow[]> {
-  const rows = await db.selectFrom('audit').selectAll().orderBy('seq', 'desc').limit(limit).execute();
-  return rows.map((row) => ({ ...row, seq: Number(row.seq) }));
-}

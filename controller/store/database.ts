@@ -3,7 +3,7 @@ import { CamelCasePlugin, Kysely, PostgresDialect, sql } from 'kysely';
 import { Migrator } from 'kysely/migration';
 import pg from 'pg';
 import { PolydevError } from '../../protocol/errors.ts';
-import * as first from './migrations/0001-first.ts';
+import { first } from './migrations/0001-first.ts';
 import type { Database, Tables } from './tables.ts';
 
 /** All migrations, run in the order of their names. */

@@ -3,15 +3,7 @@
  *
  * This file gives the shape of every table of the schema `polydev`; `migrations/` creates them.
  */
-import type {
-  ColumnType,
-  Generated,
-  Insertable,
-  JSONColumnType,
-  Kysely,
-  Selectable,
-  Transaction,
-} from 'kysely';
+import type { ColumnType, Generated, JSONColumnType, Kysely, Selectable, Transaction } from 'kysely';
 import type { CredentialFacts } from '../../protocol/agent.ts';
 import type { ErrorReport } from '../../protocol/errors.ts';
 import type { ApiKeyId, CredentialId, MachineId, ProviderId, SessionId, UserId } from '../../protocol/ids.ts';
@@ -169,4 +161,3 @@ export type Tx = Transaction<Tables>;
 export type MachineRow = Selectable<MachinesTable>;
 export type SessionRow = Selectable<LoginSessionsTable>;
 export type CredentialRow = Selectable<CredentialsTable>;
-export type NewMachine = Insertable<MachinesTable>;

@@ -1,7 +1,7 @@
 /** The first tables. Migrations are only ever added; the text of one that was released does not change. */
 import { type Kysely, sql } from 'kysely';
 
-export async function up(db: Kysely<unknown>): Promise<void> {
+async function up(db: Kysely<unknown>): Promise<void> {
   const statements = [
     sql`CREATE TABLE polydev.users (
       id text PRIMARY KEY,
@@ -124,3 +124,5 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   ];
   for (const statement of statements) await statement.execute(db);
 }
+
+export const first = { up };
