@@ -199,6 +199,10 @@ describe('sign-in', () => {
     const again = await call({ url: path });
     expect(again.json().error.code).toBe('unauthenticated');
     expect(again.cookies).toEqual([]);
+    const browser = await call({ url: path, headers: { accept: 'text/html,*/*;q=0.8' } });
+    expect(browser.statusCode).toBe(303);
+    expect(browser.headers.location).toBe('/?sign-in=refused');
+    expect(browser.cookies).toEqual([]);
     expect(api.audit.entries.map(({ action }) => action)).toEqual(['sign_in_link.create', 'sign_in']);
   });
 

@@ -52,6 +52,10 @@ const notify = (): void => {
   for (const listener of listeners) listener();
 };
 
+/** Whether this page was opened by a sign-in link that the server refused; it says so in the address it redirects to. */
+export const linkWasRefused = (): boolean =>
+  new URLSearchParams(location.search).get('sign-in') === 'refused';
+
 /** Goes to a route without loading the page again. */
 export function navigate(route: Route): void {
   history.pushState(null, '', pathOf(route));

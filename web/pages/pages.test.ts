@@ -23,7 +23,12 @@ describe.skipIf(missingForPages.length > 0)(`pages (lacking: ${missingForPages.j
     await page.getByRole('heading', { name: 'You are not signed in' }).waitFor();
     expect(await page.getByText('./polydev up').isVisible()).toBe(true);
     expect(await page.getByText('./polydev sign-in').isVisible()).toBe(true);
+    expect(await page.getByRole('alert').count()).toBe(0);
     await screenshot(page, 'signed-out');
+    await page.goto(`${api.url}/?sign-in=refused`);
+    await page.getByRole('alert').getByText('was used before or is too old').waitFor();
+    await page.getByRole('link', { name: 'try again' }).click();
+    await page.waitForURL(`${api.url}/`);
   });
 
   it('signs out, and shows nothing of the person afterwards', async () => {

@@ -1,3 +1,4 @@
+import { linkWasRefused } from '../data/routes.ts';
 import { useTitle } from '../widgets/basics.tsx';
 
 /** What somebody without a browser session sees. A sign-in link is made on the host, so that is what it says. */
@@ -7,6 +8,11 @@ export function SignedOutPage() {
     <main className="page page-narrow signed-out">
       <p className="wordmark">Polydev</p>
       <h1>You are not signed in</h1>
+      {linkWasRefused() && (
+        <p role="alert" className="signed-out-reason">
+          The sign-in link that you opened was used before or is too old. You need a new one.
+        </p>
+      )}
       <p>
         A sign-in link opens this dashboard. It works once. There are two ways to get one, on the host that
         runs Polydev:

@@ -19,6 +19,9 @@ const SignInLink = z.object({
 /** The path of a sign-in link. */
 export const signInPath = (token: string): string => `/sign-in?token=${token}`;
 
+/** Where a browser goes whose link was refused; the dashboard knows it (web/data/routes.ts). */
+const REFUSED_LINK_PATH = '/?sign-in=refused';
+
 export function addAccessRoutes(app: Api, context: RouteContext): void {
   const { access, publicUrl, tickets } = context;
   const { logins, machines } = context.services;
@@ -51,12 +54,17 @@ export function addAccessRoutes(app: Api, context: RouteContext): void {
         summary: 'Open a sign-in link: once, then to the dashboard',
         security: [],
         querystring: z.object({ token: z.string().min(1).max(128) }),
-        response: { 303: z.null().describe('Signed in; to the dashboard'), ...errorReplies('bad_request') },
+        response: {
+          303: z.null().describe('To the dashboard: signed in, or a browser whose link was refused'),
+          ...errorReplies('bad_request'),
+        },
       },
     },
     async (request, reply) => {
       const opened = await access.consumeSignInLink(request.query.token);
       if (opened === undefined) {
+        // Somebody who opens an old link, perhaps from the history, needs the page that says how to get a new one.
+        if (request.headers.accept?.includes('text/html')) return reply.redirect(REFUSED_LINK_PATH, 303);
         throw new PolydevError('unauthenticated', 'this sign-in link was used before or is too old');
       }
       await context.audit.record({ caller: opened.caller, action: 'sign_in', target: opened.caller.userId });
