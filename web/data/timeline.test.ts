@@ -43,6 +43,18 @@ describe('stepsOf', () => {
     expect(capturing).toMatchObject({ status: 'ahead', at: null });
   });
 
+  it('puts work below the step in which it was done, though it is written down when it has ended', () => {
+    const steps = stepsOf([
+      event('session', 'state', 'queued', 0),
+      event('session', 'state', 'waiting_for_person', 10),
+      event('session', 'state', 'capturing', 900),
+      event('session', 'step', 'person', 902),
+      event('session', 'step', 'capture', 920),
+    ]);
+    expect(steps[1]?.children).toMatchObject([{ title: "Sign-in on the provider's page" }]);
+    expect(steps[2]?.children).toMatchObject([{ title: 'Credential read' }]);
+  });
+
   it('marks the step at which a login stopped and promises nothing after it', () => {
     const steps = stepsOf([
       event('session', 'state', 'queued', 0),

@@ -52,7 +52,7 @@ function subStep(event: TimelineEvent, startMs: number): SubStep | undefined {
 }
 
 /**
- * The steps of a session: those entered, with what happened in each below it, then those of the usual path still
+ * The steps of a session: those entered, with what was done in each below it, then those of the usual path still
  * ahead. After a failure, the step where it stopped is marked and nothing is ahead.
  */
 export function stepsOf(events: readonly TimelineEvent[]): Step[] {
@@ -64,7 +64,11 @@ export function stepsOf(events: readonly TimelineEvent[]): Step[] {
       continue;
     }
     const child = subStep(event, startMs);
-    if (child !== undefined) entered.at(-1)?.children.push(child);
+    // A piece of work is written down when it has ended; the next step may have been entered by then. Its middle
+    // tells where most of it was done.
+    const middle = Date.parse(event.at) - (event.durationMs ?? 0) / 2;
+    const during = entered.findLast((step) => Date.parse(step.event.at) <= middle) ?? entered[0];
+    if (child !== undefined) during?.children.push(child);
   }
 
   const steps: Step[] = entered.map(({ state, event, children }, index) => {

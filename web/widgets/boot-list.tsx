@@ -3,12 +3,18 @@ import { duration, timeOfDay } from '../data/clock.ts';
 import { bootChecklist, CHECKPOINT_WORDS } from '../data/words.ts';
 
 /**
- * A machine's boot, as the checklist it is: each point with the time it took since the one before. When the machine
+ * A machine's boot, as the checklist it is: what was reached, in that order, each with the time since the one before,
+ * then what was not. When the machine
  * failed before its last point, the first one missing is marked as the place where it stopped.
  */
 export function BootList({ machine }: { readonly machine: Machine }) {
   const stamps = new Map(machine.stamps.map((stamp) => [stamp.checkpoint, stamp.at]));
-  const points = bootChecklist(machine.kind);
+  const checklist = bootChecklist(machine.kind);
+  // The CLI and the desktop get ready side by side, so the order differs from boot to boot.
+  const reached = checklist
+    .filter((point) => stamps.has(point))
+    .sort((a, b) => Date.parse(stamps.get(a) ?? '') - Date.parse(stamps.get(b) ?? ''));
+  const points = [...reached, ...checklist.filter((point) => !stamps.has(point))];
   const missing = points.findIndex((point) => !stamps.has(point));
   const booting =
     machine.state === 'requested' || machine.state === 'creating' || machine.state === 'booting';
