@@ -80,7 +80,7 @@ export interface PageSignIn {
   readonly email: string;
   readonly password: string;
   readonly consent: 'allow' | 'deny';
-  /** Called while a page without any secret is shown on the desktop: the time for a picture. */
+  /** Called before each page's button is pressed, while the desktop shows no token: the time for a picture. */
   readonly onPage?: (shown: 'sign-in' | 'consent') => Promise<void>;
 }
 
@@ -92,9 +92,9 @@ export interface PageSignIn {
  */
 export async function signInThroughPage(page: Page, options: PageSignIn): Promise<void> {
   await seeAny(page, ['sign-in']);
-  await options.onPage?.('sign-in');
   await fill(page, 'emailField', 'emailFieldFocused', options.email);
   await fill(page, 'passwordField', 'passwordFieldFocused', options.password);
+  await options.onPage?.('sign-in');
   await click(page, 'signInButton');
   await seeAny(page, ['consent']);
   await options.onPage?.('consent');

@@ -45,7 +45,7 @@ describe.skipIf(lacking.length > 0)(`the dashboard (lacking: ${lacking.join(' ')
   });
 
   const newContext = () =>
-    browser.newContext({ viewport: { width: 1440, height: 920 }, reducedMotion: 'reduce' });
+    browser.newContext({ viewport: { width: 1440, height: 960 }, reducedMotion: 'reduce' });
 
   async function newPage(within: BrowserContext = context): Promise<Page> {
     const opened = await within.newPage();
@@ -117,7 +117,8 @@ describe.skipIf(lacking.length > 0)(`the dashboard (lacking: ${lacking.join(' ')
 
   it('opens a terminal in which the CLI is logged in', async () => {
     await page.getByRole('link', { name: 'Open terminal' }).click();
-    await page.getByText('Connected', { exact: true }).waitFor();
+    await page.waitForURL('**/terminal');
+    await page.getByRole('status').getByText('Connected', { exact: true }).waitFor();
     const screen = page.locator('.xterm-rows');
     const text = async () => (await screen.textContent()) ?? '';
     await expect.poll(text, { timeout: PATIENCE_MS, interval: 100 }).toMatch(/[$#]/);
@@ -138,8 +139,17 @@ describe.skipIf(lacking.length > 0)(`the dashboard (lacking: ${lacking.join(' ')
       await row.waitFor();
       expect(await row.locator('time').textContent(), point).toMatch(/reached after .*\d/);
     }
+    // In the order in which they were reached: each took some time since the one before.
+    const times = await boot
+      .locator('time')
+      .evaluateAll((all) => all.map((one) => one.getAttribute('datetime')));
+    expect(times).toEqual(times.toSorted());
+    expect(times).toHaveLength(6);
     const console = page.getByRole('region', { name: 'Console' }).locator('pre');
     await expect.poll(() => console.textContent(), { timeout: PATIENCE_MS }).toContain('agent');
+    const evidence = page.getByRole('region', { name: 'Evidence' });
+    await evidence.getByRole('button', { name: 'Show machine.json' }).click();
+    await evidence.locator('pre').getByText('namespace').waitFor();
     await screenshot(page, 'e2e-machine-gone');
     await page.getByRole('link', { name: 'Machines' }).click();
     await page.getByRole('main').getByRole('link', { name: 'CLI machine', exact: true }).click();
@@ -168,6 +178,8 @@ describe.skipIf(lacking.length > 0)(`the dashboard (lacking: ${lacking.join(' ')
     page = await newPage();
     await page.goto(polydev.url);
     expect((await sessionNow(id)).state).toBe('waiting_for_person');
+    await page.getByRole('link', { name: 'Return to it' }).waitFor();
+    await screenshot(page, 'e2e-return');
     await page.getByRole('link', { name: 'Return to it' }).click();
     expect(sessionId()).toBe(id);
     await seeAny(page, ['sign-in']);
@@ -180,7 +192,7 @@ describe.skipIf(lacking.length > 0)(`the dashboard (lacking: ${lacking.join(' ')
   });
 
   it('says so when nobody came in time, also to somebody who comes later', async () => {
-    const body = { provider: 'codex', realm: 'test', expiresInSeconds: 8 };
+    const body = { provider: 'codex', realm: 'test', expiresInSeconds: 15 };
     const { id } = await polydev.api('POST', '/api/auth/start', Session, body);
     await page.goto(polydev.url);
     await page.getByRole('link', { name: 'Return to it' }).click();

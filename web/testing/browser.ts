@@ -33,22 +33,27 @@ export interface PageTests extends AsyncDisposable {
   visit(options?: VisitOptions): Promise<Visit>;
 }
 
+/** A browser that can reach nothing but loopback. */
+export function launchChromium(): Promise<Browser> {
+  return chromium.launch({
+    executablePath: CHROMIUM,
+    args: [
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1',
+    ],
+  });
+}
+
 /** Builds the page into a directory of its own and starts a browser that can reach nothing but loopback. */
 export async function startPageTests(): Promise<PageTests> {
   const dist = await mkdtemp(join(tmpdir(), 'polydev-web-'));
   let browser: Browser | undefined;
   try {
     await buildWeb({ checkout: CHECKOUT, outDir: dist, log: () => {} });
-    browser = await chromium.launch({
-      executablePath: CHROMIUM,
-      args: [
-        '--no-sandbox',
-        '--disable-gpu',
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1',
-      ],
-    });
+    browser = await launchChromium();
   } catch (thrown) {
     await rm(dist, { recursive: true, force: true });
     throw thrown;
