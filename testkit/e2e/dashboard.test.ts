@@ -218,6 +218,10 @@ describe.skipIf(lacking.length > 0)(`the dashboard (lacking: ${lacking.join(' ')
     expect(await stranger.cookies()).toEqual([]);
     await screenshot(visit, 'e2e-link-used');
     await stranger.close();
+    // Somebody who is signed in already only wants the dashboard.
+    await page.goto(polydev.signInUrl);
+    await page.getByRole('heading', { name: 'Accounts' }).waitFor();
+    expect(await page.getByRole('alert').count()).toBe(0);
     complaints = complaints.filter((line) => !isRefusedMe(line));
   });
 
