@@ -68,7 +68,8 @@ export async function superviseChild<Ready>(spec: ChildSpec<Ready>): Promise<Chi
     }
   };
   const watching = watch();
-  const trimming = setInterval(() => void trimLog(spec.logFile), 30_000);
+  // A disk that is full is no reason to end what runs: it is tried again.
+  const trimming = setInterval(() => void trimLog(spec.logFile).catch(() => undefined), 30_000);
   trimming.unref();
 
   return {
@@ -121,8 +122,7 @@ async function startOnce<Ready>(spec: ChildSpec<Ready>): Promise<Running<Ready>>
   const lines = createInterface({ input: stdout });
   const ready = new Promise<Ready>((resolve) => {
     lines.on('line', (line) => {
-      const value: unknown = line.startsWith('{') ? JSON.parse(line) : undefined;
-      const parsed = spec.ready.safeParse(value);
+      const parsed = spec.ready.safeParse(parseJson(line));
       if (parsed.success) resolve(parsed.data);
     });
   });
@@ -141,6 +141,15 @@ async function startOnce<Ready>(spec: ChildSpec<Ready>): Promise<Running<Ready>>
   if ('value' in outcome) return { process: child, ready: outcome.value, exited };
   child.kill('SIGKILL');
   throw new PolydevError('child_died', outcome.reason, { lines: await tail(spec.logFile, logStart) });
+}
+
+/** Undefined for a line that is no JSON: a child may print anything. */
+function parseJson(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
 }
 
 async function tail(file: string, from: number): Promise<string[]> {

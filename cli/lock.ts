@@ -17,9 +17,18 @@ export async function startTicks(pid: number): Promise<string | undefined> {
 export async function readLock(settings: Settings): Promise<Lock | undefined> {
   const text = await readFile(settingsPaths(settings).lock, 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
-  const parsed = Lock.safeParse(JSON.parse(text));
+  const parsed = Lock.safeParse(parseJson(text));
   if (!parsed.success) return undefined;
   return (await startTicks(parsed.data.pid)) === parsed.data.startTicks ? parsed.data : undefined;
+}
+
+/** Undefined for a file that a loss of power left empty: nobody holds it. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Takes the lock for this process; throws `already_running` when another live process has it. */

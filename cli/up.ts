@@ -1,5 +1,5 @@
 /** `./polydev up`: everything a host needs, started in order, watched, and stopped in the opposite order. */
-import { chmod, chown, mkdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import { startEmbeddedPostgres } from '../controller/store/embedded.ts';
@@ -8,9 +8,11 @@ import { type Account, ensureAccount } from './account.ts';
 import { connectApi } from './api.ts';
 import { type Child, superviseChild } from './children.ts';
 import { ensureImage } from './image.ts';
+import { endLeftovers } from './leftovers.ts';
 import { readLock, takeLock } from './lock.ts';
 import { formatDuration, type Output } from './output.ts';
 import { ensurePackages, RUN_PACKAGES } from './packages.ts';
+import { checkPort, checkReadable } from './preflight.ts';
 import { type Settings, settingsPaths } from './settings.ts';
 import { ensureWeb } from './web.ts';
 
@@ -21,6 +23,8 @@ export interface UpOptions {
   readonly json: boolean;
   /** `none`: machines reach nothing outside, and the host's own network is not touched. */
   readonly uplink: 'nat' | 'none';
+  /** Where people reach the dashboard when something stands in front, for example https://polydev.example.org. */
+  readonly publicUrl?: string;
 }
 
 const ControllerReady = z.object({ ready: z.literal(true), url: z.string(), signInUrl: z.string() });
@@ -59,13 +63,20 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     }
   });
 
+  // The database and the controller run as another user and must be able to pass through what is made here.
+  process.umask(0o022);
   await using cleanup = new AsyncDisposableStack();
   try {
-    await ensurePackages(RUN_PACKAGES, { install: options.install, output, signal: interrupt.signal });
-    const account = await ensureAccount(interrupt.signal);
-    await prepareDirectories(settings, account);
+    // First of all: what follows must not happen to an instance that another `up` is starting or running.
+    await mkdir(settings.dataDir, { recursive: true });
     const lock = await takeLock(settings);
     cleanup.defer(() => lock.release());
+    await ensurePackages(RUN_PACKAGES, { install: options.install, output, signal: interrupt.signal });
+    const account = await ensureAccount(interrupt.signal);
+    await endLeftovers(settings, account, { output, signal: interrupt.signal });
+    await checkPort(options);
+    await checkReadable(settings.checkout);
+    await prepareDirectories(settings, account);
     await ensureImage(settings, { output, signal: interrupt.signal });
     await ensureWeb(settings, { output, signal: interrupt.signal });
     const controller = await startAll(settings, options, account, output, interrupt.signal, cleanup);
@@ -172,7 +183,8 @@ async function startAll(
       bind: options.bind,
       databaseUrl,
       hostSocket: paths.hostSocket,
-      masterKeyFile: paths.masterKey,
+      ...masterKeyConfig(settings, paths.masterKey),
+      ...(options.publicUrl === undefined ? {} : { publicUrl: options.publicUrl }),
       dataDir: paths.controllerData,
       webDist: path.join(app, 'web/dist'),
       instance: settings.instance,
@@ -215,7 +227,10 @@ async function startAll(
       config,
     ],
     cwd: '/',
-    env: baseEnvironment(),
+    env: {
+      ...baseEnvironment(),
+      ...(settings.masterKey.from === 'file' ? {} : { [settings.masterKey.from]: settings.masterKey.value }),
+    },
     logFile: path.join(paths.logs, 'controller.log'),
     ready: ControllerReady,
     readyDeadlineMs: 60_000,
@@ -224,6 +239,12 @@ async function startAll(
   });
   cleanup.use(controller);
   return controller;
+}
+
+function masterKeyConfig(settings: Settings, file: string): Record<string, string> {
+  const { from } = settings.masterKey;
+  if (from === 'file') return { masterKeyFile: file };
+  return from === 'POLYDEV_MASTER_KEY' ? { masterKeyEnv: from } : { passphraseEnv: from };
 }
 
 /** Children get no more of the caller's environment than this: it may hold secrets. */
@@ -243,7 +264,7 @@ async function prepareDirectories(settings: Settings, account: Account): Promise
     await chmod(directory, mode);
     if (owner !== undefined) await chown(directory, owner.uid, owner.gid);
   };
-  await rm(settings.runDir, { recursive: true, force: true, maxRetries: 3 }).catch(() => {});
+  // What an earlier run left in runDir stays: machines may be mounted there, and the host service takes them over.
   await own(settings.dataDir, undefined, 0o755);
   await own(paths.logs, undefined, 0o750);
   await own(paths.controllerData, account, 0o700);
