@@ -9,6 +9,8 @@ import { type Settings, settingsPaths } from './settings.ts';
 
 export interface Api {
   readonly url: string;
+  /** The address that people open. */
+  readonly publicUrl: string;
   request<T>(method: string, route: string, schema: z.ZodType<T>, body?: unknown): Promise<T>;
   text(route: string): Promise<string>;
   /** The timeline of a session, live; reconnects until the server ends it. */
@@ -49,6 +51,7 @@ export async function connectApi(settings: Settings): Promise<Api> {
   };
   return {
     url,
+    publicUrl: lock.publicUrl ?? url,
     async request(method, route, schema, body) {
       const response = await call(method, route, { body });
       const json: unknown = response.status === 204 ? undefined : await response.json();

@@ -42,7 +42,7 @@ export async function connect(
     ...(options.expires === undefined ? {} : { expiresInSeconds: options.expires }),
     ...(options.testIdp ? { realm: 'test' } : {}),
   });
-  const live = new URL(session.liveViewPath, api.url).href;
+  const live = new URL(session.liveViewPath, api.publicUrl).href;
   say({ type: 'session', id: session.id, liveView: live }, `session ${session.id}\n  live view  ${live}`);
 
   const finished = new AbortController();

@@ -4,7 +4,12 @@ import { z } from 'zod';
 import { PolydevError } from '../protocol/errors.ts';
 import { type Settings, settingsPaths } from './settings.ts';
 
-const Lock = z.object({ pid: z.number().int(), startTicks: z.string(), url: z.string().optional() });
+const Lock = z.object({
+  pid: z.number().int(),
+  startTicks: z.string(),
+  url: z.string().optional(),
+  publicUrl: z.string().optional(),
+});
 export type Lock = z.infer<typeof Lock>;
 
 /** Field 22 of /proc/<pid>/stat: the start time in clock ticks since boot; undefined when there is no such process. */
@@ -34,7 +39,7 @@ function parseJson(text: string): unknown {
 /** Takes the lock for this process; throws `already_running` when another live process has it. */
 export async function takeLock(
   settings: Settings,
-): Promise<{ setUrl(url: string): Promise<void>; release(): Promise<void> }> {
+): Promise<{ setUrls(urls: { url: string; publicUrl: string }): Promise<void>; release(): Promise<void> }> {
   const other = await readLock(settings);
   if (other !== undefined && other.pid !== process.pid) {
     throw new PolydevError(
@@ -50,7 +55,7 @@ export async function takeLock(
   };
   await write({ pid: process.pid, startTicks: ticks });
   return {
-    setUrl: (url) => write({ pid: process.pid, startTicks: ticks, url }),
+    setUrls: (urls) => write({ pid: process.pid, startTicks: ticks, ...urls }),
     release: () => rm(file, { force: true }),
   };
 }

@@ -39,6 +39,7 @@ program
   .description('install what is missing, build the golden image once, start everything, print the URL')
   .option('--port <port>', "the dashboard's port", wholeNumber, 4000)
   .option('--bind <address>', 'the address to listen on', '127.0.0.1')
+  .option('--public-url <url>', 'where people reach it when a reverse proxy stands in front')
   .option('--json', 'print one JSON line when ready', false)
   .option('--no-install', 'never install anything; say what is missing instead')
   .addOption(
@@ -53,6 +54,7 @@ program
       json: boolean;
       install: boolean;
       uplink: 'nat' | 'none';
+      publicUrl?: string;
     }) => {
       const { settings, install } = globals();
       const { up } = await import('./up.ts');

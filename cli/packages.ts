@@ -54,6 +54,23 @@ async function present(binary: string): Promise<boolean> {
   return false;
 }
 
+/** Those of `wanted` that are not installed here. */
+export async function missingPackages(wanted: readonly HostPackage[]): Promise<HostPackage[]> {
+  const missing: HostPackage[] = [];
+  for (const item of wanted) if (!(await present(item.binary))) missing.push(item);
+  return missing;
+}
+
+/** The names, a line for each with its reason, and the command that gets them. */
+export function describeMissing(missing: readonly HostPackage[]) {
+  const names = missing.map((m) => m.package);
+  return {
+    names,
+    list: missing.map((m) => `  ${m.package.padEnd(28)} ${m.why}`).join('\n'),
+    command: `apt-get install -y --no-install-recommends ${names.join(' ')}`,
+  };
+}
+
 /**
  * Installs what is missing, saying what and why. Throws `missing_packages`, naming the command, when it may not
  * (`install: false`), is not root, or there is no apt.
@@ -62,13 +79,9 @@ export async function ensurePackages(
   wanted: readonly HostPackage[],
   options: { install: boolean; output: Output; signal: AbortSignal },
 ): Promise<void> {
-  const missing: HostPackage[] = [];
-  for (const item of wanted) if (!(await present(item.binary))) missing.push(item);
+  const missing = await missingPackages(wanted);
   if (missing.length === 0) return;
-
-  const names = missing.map((m) => m.package);
-  const list = missing.map((m) => `  ${m.package.padEnd(28)} ${m.why}`).join('\n');
-  const command = `apt-get install -y --no-install-recommends ${names.join(' ')}`;
+  const { names, list, command } = describeMissing(missing);
   const obstacle = !options.install
     ? '--no-install was given'
     : process.getuid?.() !== 0

@@ -20,6 +20,13 @@ export interface Settings {
   readonly instance: string;
   /** An external Postgres, or undefined for the embedded one. */
   readonly databaseUrl: string | undefined;
+  /**
+   * Where the vault's master key comes from: a file in the data directory (made at the first start), or one of two
+   * environment variables, which are handed to the controller alone.
+   */
+  readonly masterKey:
+    | { readonly from: 'file' }
+    | { readonly from: 'POLYDEV_MASTER_KEY' | 'POLYDEV_PASSPHRASE'; readonly value: string };
 }
 
 export function readSettings(options: { data?: string | undefined }): Settings {
@@ -40,7 +47,16 @@ export function readSettings(options: { data?: string | undefined }): Settings {
     runDir: path.join('/run/polydev', instance),
     instance,
     databaseUrl: process.env.DATABASE_URL,
+    masterKey: masterKeySource(),
   };
+}
+
+function masterKeySource(): Settings['masterKey'] {
+  for (const from of ['POLYDEV_MASTER_KEY', 'POLYDEV_PASSPHRASE'] as const) {
+    const value = process.env[from];
+    if (value !== undefined && value !== '') return { from, value };
+  }
+  return { from: 'file' };
 }
 
 /** The same data directory is always the same instance. */

@@ -11,7 +11,7 @@ import { ensureImage } from './image.ts';
 import { endLeftovers } from './leftovers.ts';
 import { readLock, takeLock } from './lock.ts';
 import { formatDuration, type Output } from './output.ts';
-import { ensurePackages, RUN_PACKAGES } from './packages.ts';
+import { describeMissing, ensurePackages, missingPackages, RUN_PACKAGES } from './packages.ts';
 import { checkPort, checkReadable } from './preflight.ts';
 import { type Settings, settingsPaths } from './settings.ts';
 import { ensureWeb } from './web.ts';
@@ -33,17 +33,12 @@ const HostReady = z.object({ ready: z.literal(true) });
 /** Runs until SIGINT or SIGTERM. Resolves after everything was stopped. */
 export async function up(settings: Settings, options: UpOptions, output: Output): Promise<void> {
   const began = performance.now();
-  if (process.getuid?.() !== 0) {
-    throw new PolydevError(
-      'not_root',
-      `./polydev up needs root for namespaces, mounts and network interfaces; the database and the controller then run as the user "polydev". Run: sudo ${settings.checkout}/polydev up`,
-    );
-  }
+  if (process.getuid?.() !== 0) throw await notRoot(settings);
   const running = await readLock(settings);
   if (running?.url !== undefined) {
     const signInUrl = await newSignInLink(settings);
     announce({
-      url: running.url,
+      url: running.publicUrl ?? running.url,
       signInUrl,
       settings,
       options,
@@ -80,7 +75,9 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     await ensureImage(settings, { output, signal: interrupt.signal });
     await ensureWeb(settings, { output, signal: interrupt.signal });
     const controller = await startAll(settings, options, account, output, interrupt.signal, cleanup);
-    await lock.setUrl(controller.ready.url);
+    // The commands on this host speak to it directly, whatever stands in front.
+    const local = options.bind === '0.0.0.0' ? '127.0.0.1' : options.bind;
+    await lock.setUrls({ url: `http://${local}:${options.port}`, publicUrl: controller.ready.url });
     announce({
       ...controller.ready,
       settings,
@@ -97,6 +94,21 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
   output.say(`${signal}: stopping the controller, the machines and the database`);
   await cleanup.disposeAsync();
   output.say('stopped; nothing is left running');
+}
+
+/** What a person without root needs to know: why, how, and what is missing besides. */
+async function notRoot(settings: Settings): Promise<PolydevError> {
+  const missing = await missingPackages(RUN_PACKAGES);
+  const { list, command } = describeMissing(missing);
+  const packages =
+    missing.length === 0
+      ? 'All packages that it needs are installed.'
+      : `These packages are missing besides, which root would install by itself:\n${list}\nor: ${command}`;
+  return new PolydevError(
+    'not_root',
+    './polydev up needs root for namespaces, mounts and network interfaces; the database and the controller then ' +
+      `run as the user "polydev". Run: sudo ${settings.checkout}/polydev up\n${packages}`,
+  );
 }
 
 async function startAll(
