@@ -46,6 +46,19 @@ export async function reclaimIdp(instance: string, runFolder: string): Promise<v
   await removeTree(runFolder);
 }
 
+/**
+ * A folder and everything in it. Never through a link, unlike readdir's own recursion: what is in there was written by a
+ * process that talks to guests.
+ */
+export async function ownFiles(folder: string): Promise<string[]> {
+  const found = [folder];
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    found.push(...(entry.isDirectory() ? await ownFiles(path) : [path]));
+  }
+  return found;
+}
+
 /** Starts it. Throws `test_provider_failed` or `network_setup_failed`; nothing is left behind then. */
 export async function startIdp(settings: IdpSettings, signal: AbortSignal): Promise<Idp> {
   const { instance, plan, runFolder, stateFolder, uids, log } = settings;
@@ -58,9 +71,7 @@ export async function startIdp(settings: IdpSettings, signal: AbortSignal): Prom
   await mkdir(runFolder, { recursive: true, mode: 0o755 });
   await mkdir(stateFolder, { recursive: true, mode: 0o700 });
   // Its id may be another one than in its last life.
-  for (const name of ['', ...(await readdir(stateFolder, { recursive: true }))]) {
-    await lchown(join(stateFolder, name), uids.idp, uids.idp);
-  }
+  for (const path of await ownFiles(stateFolder)) await lchown(path, uids.idp, uids.idp);
   const checkout = join(runFolder, 'checkout');
   const node = join(runFolder, 'node');
   await mkdir(checkout);
