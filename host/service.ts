@@ -9,7 +9,7 @@ import type { HostHealth } from '../protocol/host.ts';
 import type { HostConfig } from './config.ts';
 import type { DriverReport } from './drivers/driver.ts';
 import { readConsole } from './drivers/namespace/console.ts';
-import { NamespaceDriver, survivors } from './drivers/namespace/driver.ts';
+import { claimDisks, NamespaceDriver, survivors } from './drivers/namespace/driver.ts';
 import { claimIds, releaseIds } from './drivers/namespace/ids.ts';
 import { openImageStore } from './images/store.ts';
 import { Evidence } from './machines/evidence.ts';
@@ -17,7 +17,7 @@ import { MachineManager } from './machines/manager.ts';
 import { Network } from './network/network.ts';
 import { checkRequirements } from './requirements.ts';
 import { startServer } from './server/server.ts';
-import { readIfThere, removeTree, writeAtomic } from './system/files.ts';
+import { parseJson, readIfThere, removeTree, writeAtomic } from './system/files.ts';
 import { Leases } from './system/leases.ts';
 import { identify, runs } from './system/processes.ts';
 
@@ -58,6 +58,8 @@ export async function startHostService(
   const running = await survivors(machinesFolder);
   if (running.length === 0) undo.defer(() => removeRunDir(config));
   const idLeases = new Leases(join(sharedDir, 'ids'));
+  for (const problem of await claimDisks(idLeases, machinesFolder))
+    log.error(`a disk is not usable: ${problem}`);
   const serviceIds = await claimIds(idLeases, runDir, undefined);
   const network = await Network.open(
     {
@@ -104,9 +106,17 @@ export async function startHostService(
 
   let report: DriverReport & { at: number } = { ...(await driver.probe(starting)), at: performance.now() };
   if (!report.ok) log.error({ problems: report.problems }, 'this driver does not work here');
+  // One at a time: two trials have the same names and would take each other's things away.
+  let probing: Promise<void> | undefined;
+  const probeAgain = async (): Promise<void> => {
+    report = { ...(await driver.probe(AbortSignal.timeout(5000))), at: performance.now() };
+  };
   const health = async (): Promise<HostHealth> => {
     if (!report.ok && performance.now() - report.at > REPROBE_MS) {
-      report = { ...(await driver.probe(AbortSignal.timeout(5000))), at: performance.now() };
+      probing ??= probeAgain().finally(() => {
+        probing = undefined;
+      });
+      await probing;
     }
     return describeHealth(config, report, network, machines, (await images.current())?.id ?? null);
   };
@@ -142,7 +152,7 @@ export async function startHostService(
 async function claimInstance(runDir: string): Promise<void> {
   const path = join(runDir, 'service.json');
   const Identity = z.object({ pid: z.number(), startTicks: z.number() });
-  const left = Identity.safeParse(JSON.parse((await readIfThere(path)) ?? 'null'));
+  const left = Identity.safeParse(parseJson((await readIfThere(path)) ?? ''));
   if (left.success && left.data.pid !== process.pid && runs(left.data)) {
     throw new PolydevError('already_running', `process ${left.data.pid} serves ${runDir}`);
   }

@@ -12,7 +12,7 @@ import type { EvidenceFile, HostMachine } from '../../protocol/host.ts';
 import { ImageId, MachineId } from '../../protocol/ids.ts';
 import { ExitReport, MachineSpec, type Stamp } from '../../protocol/machine.ts';
 import type { Driver, Machine } from '../drivers/driver.ts';
-import { listIfThere, readIfThere, writeAtomic } from '../system/files.ts';
+import { listIfThere, parseJson, readIfThere, writeAtomic } from '../system/files.ts';
 import type { Evidence } from './evidence.ts';
 import { KeyedQueue } from './queue.ts';
 
@@ -75,7 +75,14 @@ export class MachineManager {
         await rm(this.#folder(id.data), { recursive: true, force: true });
         continue;
       }
-      const { spec, image, exit } = Record.parse(JSON.parse(text));
+      const record = Record.safeParse(parseJson(text));
+      if (!record.success) {
+        // Nothing is known of it, so nothing is thrown away: its disk may be somebody's.
+        log.error({ machine: id.data, err: record.error }, 'its record cannot be read; left as it is');
+        await driver.reclaim(id.data, { disk: false });
+        continue;
+      }
+      const { spec, image, exit } = record.data;
       const machine = await driver.adopt(id.data);
       const entry = newEntry(spec, image);
       entry.exit = exit;

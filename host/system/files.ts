@@ -45,6 +45,15 @@ export async function readIfThere(path: string): Promise<string | undefined> {
   }
 }
 
+/** A text as JSON; undefined when it is none. */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 /** Names in a folder; none when it does not exist. */
 export async function listIfThere(path: string): Promise<string[]> {
   try {

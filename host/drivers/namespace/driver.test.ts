@@ -1,3 +1,5 @@
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -5,6 +7,7 @@ import type { PolydevError } from '../../../protocol/errors.ts';
 import { AGENT_PORT } from '../../../protocol/machine.ts';
 import { audit } from '../../leaks.ts';
 import { type HostService, startHostService } from '../../service.ts';
+import { Leases } from '../../system/leases.ts';
 import {
   type Bench,
   lacking,
@@ -107,6 +110,37 @@ describe.skipIf(missing !== undefined)(`namespace driver (needs ${missing ?? 'no
     expect(await machines.put(spec)).toMatchObject({ state: 'running' });
     await expect.poll(() => machines.console(spec.id)).toBe('kept\n');
     await machines.destroy(spec.id);
+  });
+
+  it('keeps the ids of a stopped machine from others after a reboot', async () => {
+    const { machines } = await start(UPPER_CASE_AGENT);
+    const spec = newSpec({ kind: 'cli' });
+    await machines.put(spec);
+    const claims = async () => new Leases(join(bench.config.sharedDir, 'ids')).list();
+    const owner = join(bench.config.dataDir, 'machines', spec.id);
+    const before = (await claims()).find((claim) => claim.owner === owner);
+    await service?.stop();
+    rmSync(bench.config.sharedDir, { recursive: true });
+    const again = await start(UPPER_CASE_AGENT);
+    expect(before).toBeDefined();
+    expect(await claims()).toContainEqual(before);
+    await again.machines.put(spec);
+    await again.machines.destroy(spec.id);
+  });
+
+  it('starts although a loss of power left the files of a machine empty, and keeps its disk', async () => {
+    const { machines } = await start(shellGuest('echo kept > /home/person/mark; echo done; exec sleep 60'));
+    const spec = newSpec({ kind: 'cli' });
+    await machines.put(spec);
+    await expect.poll(() => machines.console(spec.id)).toBe('done\n');
+    await service?.stop();
+    const folder = join(bench.config.dataDir, 'machines', spec.id);
+    for (const name of ['record.json', 'driver.json']) writeFileSync(join(folder, name), '');
+    const again = await start(shellGuest('cat /home/person/mark; exec sleep 60'));
+    expect(again.machines.list()).toEqual([]);
+    await again.machines.put(spec);
+    await expect.poll(() => again.machines.console(spec.id)).toBe('kept\n');
+    await again.machines.destroy(spec.id);
   });
 
   it('ends a guest that takes more memory than it has, and says so', async () => {

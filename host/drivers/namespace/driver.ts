@@ -10,7 +10,7 @@ import { PolydevError } from '../../../protocol/errors.ts';
 import { ImageId, MachineId } from '../../../protocol/ids.ts';
 import { type GuestConfig, MachineSpec, type Realm, Stamp } from '../../../protocol/machine.ts';
 import type { Attachment, Network } from '../../network/network.ts';
-import { listIfThere, readIfThere, removeTree, writeAtomic } from '../../system/files.ts';
+import { listIfThere, parseJson, readIfThere, removeTree, writeAtomic } from '../../system/files.ts';
 import type { Leases } from '../../system/leases.ts';
 import { runs } from '../../system/processes.ts';
 import type { Driver, DriverReport, Machine } from '../driver.ts';
@@ -114,9 +114,11 @@ export class NamespaceDriver implements Driver {
     const [attachment, rootfs, console] = await settleAll([
       network.attach(spec.id, spec.realm, signal),
       this.#prepareRootfs(spec, image, firstId, signal),
-      Console.open(folder, join(place.runFolder, 'console'), firstId),
+      Console.open(folder, join(place.runFolder, 'console'), firstId).then((opened) => {
+        undo.defer(() => opened.close());
+        return opened;
+      }),
     ]);
-    undo.defer(() => console.close());
     await writeConfig(place.runFolder, guestConfig(spec, attachment), firstId);
     const container = await this.#launch(
       place,
@@ -207,9 +209,8 @@ export class NamespaceDriver implements Driver {
   async adopt(id: MachineId): Promise<Machine | undefined> {
     const known = this.#machines.get(id);
     if (known?.running === true) return known;
-    const text = await readIfThere(join(this.#folder(id), 'driver.json'));
-    if (text === undefined) return undefined;
-    const state = State.parse(JSON.parse(text));
+    const state = await readState(this.#folder(id));
+    if (state === undefined) return undefined;
     const fifo = join(this.#place(id).runFolder, 'console');
     const alive = runs({ pid: state.pid, startTicks: state.startTicks });
     if (!alive || !existsSync(fifo) || this.#options.network.attached(id) === undefined) return undefined;
@@ -260,16 +261,37 @@ export class NamespaceDriver implements Driver {
   }
 }
 
+/** What is known of a machine that was started. A file that a loss of power left empty says as much as none. */
+async function readState(folder: string): Promise<State | undefined> {
+  const text = await readIfThere(join(folder, 'driver.json'));
+  return text === undefined ? undefined : State.safeParse(parseJson(text)).data;
+}
+
 /** Machines below `machinesFolder` whose guest still runs: what to keep when a host service starts. */
 export async function survivors(machinesFolder: string): Promise<{ id: MachineId; realm: Realm }[]> {
   const found: { id: MachineId; realm: Realm }[] = [];
   for (const name of await listIfThere(machinesFolder)) {
-    const text = await readIfThere(join(machinesFolder, name, 'driver.json'));
-    if (text === undefined) continue;
-    const { spec, pid, startTicks } = State.parse(JSON.parse(text));
-    if (runs({ pid, startTicks })) found.push({ id: spec.id, realm: spec.realm });
+    const state = await readState(join(machinesFolder, name));
+    if (state !== undefined && runs(state)) found.push({ id: state.spec.id, realm: state.spec.realm });
   }
   return found;
+}
+
+/**
+ * Claims the ids of every disk below `machinesFolder` again: a reboot has emptied the folder of claims, and nobody else
+ * may get the ids of a machine that is stopped. Before anything else is claimed. Gives a sentence for each that fails.
+ */
+export async function claimDisks(idLeases: Leases, machinesFolder: string): Promise<string[]> {
+  const problems: string[] = [];
+  for (const name of await listIfThere(machinesFolder)) {
+    const folder = join(machinesFolder, name);
+    const owner = diskOwner(folder);
+    if (owner === undefined) continue;
+    await claimIds(idLeases, folder, owner).catch((error: unknown) =>
+      problems.push(`${name}: ${error instanceof Error ? error.message : String(error)}`),
+    );
+  }
+  return problems;
 }
 
 /** Waits for all even when one fails, so that undoing never runs beside doing; then throws the first failure. */

@@ -1,4 +1,5 @@
 /** Ranges of host user and group ids: one for each machine, never two machines with the same, whichever instance. */
+import { randomInt } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { PolydevError } from '../../../protocol/errors.ts';
 import type { Leases } from '../../system/leases.ts';
@@ -32,7 +33,13 @@ export async function claimIds(leases: Leases, owner: string, wanted: number | u
       `the machine's disk belongs to host id ${wanted}, which is not free: ${held.get(range) ?? 'not one of ours'}`,
     );
   }
-  for (let range = 0; range < RANGES; range++) if (await take(range)) return firstIdOf(range);
+  // From a random place on: claims are gone after a reboot, and an instance that starts earlier than another one should
+  // not meet the ranges that the disks of the other's machines have.
+  const first = randomInt(RANGES);
+  for (let tried = 0; tried < RANGES; tried++) {
+    const range = (first + tried) % RANGES;
+    if (await take(range)) return firstIdOf(range);
+  }
   throw new PolydevError('machine_start_failed', 'no free range of host ids');
 }
 
