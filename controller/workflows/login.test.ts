@@ -391,6 +391,19 @@ describe('a login session', () => {
     expect((await services.machines.get(cliMachineId))?.error?.code).toBe('machine_exited');
   });
 
+  it('lets no failed CLI machine run on', async () => {
+    const { id } = await start();
+    host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
+    const { cliMachineId } = await settled(id);
+    if (cliMachineId === null) throw new Error('no CLI machine');
+    await services.machines.stop(cliMachineId);
+    host.behaviour.bootFailure = new PolydevError('image_verification_failed', 'no CLI').toReport();
+    await expect(services.machines.start(cliMachineId)).rejects.toThrow('no CLI');
+    expect((await services.machines.get(cliMachineId))?.state).toBe('failed');
+    const client = createHostClient(host.socketPath);
+    await waitFor(async () => (await client.get(cliMachineId))?.state === 'stopped');
+  });
+
   it('offers terminals and commands in the CLI machine', async () => {
     const { id } = await start();
     host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();

@@ -95,7 +95,9 @@ async function reconcileMachine(
       if (stale) await destroyMachine(context, row.id, context.closing);
       return;
     case 'failed': {
-      // A failed CLI machine keeps its disk until somebody decides; a browser machine has nothing to keep.
+      // A failed CLI machine keeps its disk until somebody decides, but it does not run: nobody can use it, and another
+      // machine may hold its credential by now. A browser machine has nothing to keep.
+      if (row.kind === 'cli' && known?.state === 'running') await context.host.stop(row.id, context.closing);
       const session = row.sessionId === null ? undefined : await getSession(context.db, row.sessionId);
       const over = session === undefined || session.cleanedAt !== null;
       if (row.kind === 'browser' && over) await destroyMachine(context, row.id, context.closing);
