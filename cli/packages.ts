@@ -38,6 +38,9 @@ export const TEST_PACKAGES: readonly HostPackage[] = [
     why: 'a real desktop for the tests of the live view',
   },
   { package: 'openbox', binary: 'openbox', why: 'the window manager of that desktop' },
+  { package: 'xterm', binary: 'xterm', why: 'takes the keys that the tests type through the live view' },
+  { package: 'curl', binary: 'curl', why: 'plays a browser and a viewer for the guest agent' },
+  { package: 'procps', binary: 'pgrep', why: 'finds the processes that the tests kill' },
   { package: 'xdotool', binary: 'xdotool', why: 'tells when a window is really shown' },
 ];
 

@@ -1,13 +1,15 @@
 /** `./polydev test`: installs what the tests need, runs every check and suite, ends with one summary line. */
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { glob, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import os from 'node:os';
 import path from 'node:path';
 import { execa } from 'execa';
 import { z } from 'zod';
+import { openImageStore } from '../host/images/store.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { ensureImage } from './image.ts';
 import { formatDuration, type Output } from './output.ts';
 import { ensurePackages, RUN_PACKAGES, TEST_PACKAGES } from './packages.ts';
-import type { Settings } from './settings.ts';
+import { type Settings, settingsPaths } from './settings.ts';
 import { ensureWeb } from './web.ts';
 
 interface Tally {
@@ -52,11 +54,13 @@ export async function test(
     await ensureWeb(settings, { output, signal });
   }
 
+  await using cleanup = new AsyncDisposableStack();
+  const codex = parts.includes('unit') ? await mountCodex(settings, cleanup) : undefined;
   const tally: Tally = { passed: 0, failed: 0, skipped: 0 };
   for (const part of parts) {
     output.say(`\n── ${part} ──`);
     if (part === 'check') await runChecks(settings, tally, output, signal);
-    else await runSuite(settings, part, tally, output, signal);
+    else await runSuite(settings, part, codex, tally, output, signal);
     if (signal.aborted) break;
   }
   const word = tally.failed === 0 && !signal.aborted ? 'passed' : 'FAILED';
@@ -96,9 +100,25 @@ async function runChecks(
   }
 }
 
+/** The genuine CLI out of the golden image, for the tests that run it outside a machine. */
+async function mountCodex(settings: Settings, cleanup: AsyncDisposableStack): Promise<string | undefined> {
+  const runDir = await mkdtemp(path.join(os.tmpdir(), 'polydev-test-image-'));
+  cleanup.defer(() => rm(runDir, { recursive: true }));
+  const store = openImageStore(settingsPaths(settings).images, { runDir });
+  const image = await store.current();
+  if (image === undefined) return undefined;
+  cleanup.defer(() => store.unmountAll());
+  const pattern = 'opt/polydev/clis/node_modules/@openai/codex-linux-*/vendor/*/bin/codex';
+  for (const layer of (await store.mount(image.id)).layers) {
+    for await (const found of glob(pattern, { cwd: layer })) return path.join(layer, found);
+  }
+  return undefined;
+}
+
 async function runSuite(
   settings: Settings,
   suite: string,
+  codex: string | undefined,
   tally: Tally,
   output: Output,
   signal: AbortSignal,
@@ -124,7 +144,7 @@ async function runSuite(
     timeout: 3_600_000,
     cancelSignal: signal,
     // The tests find the golden image where this command put it, and nothing of the caller's own installation.
-    env: { POLYDEV_CACHE: settings.cacheDir },
+    env: { POLYDEV_CACHE: settings.cacheDir, ...(codex === undefined ? {} : { POLYDEV_CODEX: codex }) },
   });
   const text = await readFile(report, 'utf8').catch(() => undefined);
   if (text === undefined) {

@@ -1,5 +1,5 @@
 /** `./polydev up`: everything a host needs, started in order, watched, and stopped in the opposite order. */
-import { chmod, chown, mkdir, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import { startEmbeddedPostgres } from '../controller/store/embedded.ts';
@@ -71,6 +71,8 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     await endLeftovers(settings, account, { output, signal: interrupt.signal });
     await checkPort(options);
     await checkReadable(settings.checkout);
+    // The controller's settings lie there, with the database's address and maybe its password.
+    cleanup.defer(() => rm(settings.runDir, { recursive: true, force: true }));
     await prepareDirectories(settings, account);
     await ensureImage(settings, { output, signal: interrupt.signal });
     await ensureWeb(settings, { output, signal: interrupt.signal });

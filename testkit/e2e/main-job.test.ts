@@ -196,6 +196,7 @@ describe('a login session from the terminal', () => {
     expect((await polydev.machines()).filter((m) => m.state !== 'destroyed')).toEqual([]);
     await polydev.stop();
     expect(await tracesOf([polydev.instance, polydev.dataDir])).toEqual(NO_TRACES);
+    expect(await readdir('/run/polydev')).not.toContain(polydev.instance);
   });
 
   const keyHeader = async () => ({
