@@ -19,6 +19,8 @@ import {
 } from '../../testing/fixture.ts';
 
 const missing = lacking({ image: true });
+/** The number of this system call. */
+const SETSOCKOPT = process.arch === 'arm64' ? 208 : 54;
 
 describe.skipIf(missing !== undefined)(`namespace driver (needs ${missing ?? 'nothing more'})`, () => {
   let bench: Bench;
@@ -166,6 +168,9 @@ describe.skipIf(missing !== undefined)(`namespace driver (needs ${missing ?? 'no
       hostname other 2>/dev/null && echo BAD hostname
       ip link add x0 type veth 2>/dev/null && echo BAD link
       perl -e 'socket(S, 16, 3, 12) and print "BAD packet filter socket\\n"'
+      perl -e 'socket(S, 2, 2, 0); for $o (64, (1 << 32) + 64) {
+        syscall(${SETSOCKOPT}, fileno(S), 0, $o, "x" x 96, 96); print "BAD packet filter option $o: $!\\n" if $! != 38 }'
+      perl -e 'socket(S, 2, 2, 0); setsockopt(S, 1, 2, 1) and print "ordinary option\\n"'
       perl -e 'socket(S, 16, 3, 0) and print "route socket\\n"'
       echo 1 > /proc/sys/net/ipv4/ip_forward 2>/dev/null && echo BAD sysctl
       cat /proc/kcore 2>/dev/null | head -c1 | grep -q . && echo BAD kcore
@@ -178,6 +183,7 @@ describe.skipIf(missing !== undefined)(`namespace driver (needs ${missing ?? 'no
     `;
     const { console } = await runGuest(shellGuest(script));
     expect(console).not.toContain('BAD');
+    expect(console).toContain('ordinary option');
     expect(console).toContain('route socket');
     expect(console).toContain('filtered\nsandbox-possible\n');
     expect(console).not.toMatch(/^\s*0\s+0\s/m);

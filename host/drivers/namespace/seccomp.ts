@@ -75,13 +75,40 @@ const allow = (names: string[], args?: Rule['args']): Rule => ({
   ...(args === undefined ? {} : { args }),
 });
 const is = (index: number, value: number) => ({ index, value, op: 'SCMP_CMP_EQ' });
-const isNot = (index: number, value: number) => ({ index, value, op: 'SCMP_CMP_NE' });
 const without = (index: number, mask: number) => ({
   index,
   value: mask,
   valueTwo: 0,
   op: 'SCMP_CMP_MASKED_EQ',
 });
+
+/**
+ * Conditions of which one holds exactly when the lower half of an argument is none of `values`. A filter compares all 64
+ * bits, the kernel takes 32 of an `int`: a plain "not equal" is passed by the same number with a bit set above. The values
+ * must differ from each other in a few bits only.
+ */
+export function lowHalfIsNot(index: number, values: readonly [number, ...number[]]) {
+  const conditions: { index: number; value: number; valueTwo: number; op: string }[] = [];
+  const when = (mask: number, equals: number): void => {
+    conditions.push({ index, value: mask, valueTwo: equals, op: 'SCMP_CMP_MASKED_EQ' });
+  };
+  const disagree: number[] = [];
+  for (let bit = 0; bit < 32; bit++) {
+    const mask = 2 ** bit;
+    const set = values.filter((value) => Math.floor(value / mask) % 2 === 1).length;
+    if (set === 0) when(mask, mask);
+    else if (set === values.length) when(mask, 0);
+    else disagree.push(mask);
+  }
+  // Where the values differ from each other, every combination that none of them has.
+  const mask = disagree.reduce((sum, one) => sum + one, 0);
+  const taken = new Set(values.map((value) => (value & mask) >>> 0));
+  for (let combination = 0; combination < 2 ** disagree.length; combination++) {
+    const bits = disagree.reduce((sum, one, at) => sum + ((combination >> at) & 1) * one, 0);
+    if (!taken.has(bits)) when(mask, bits);
+  }
+  return conditions;
+}
 
 /** The filter in the form of the OCI runtime specification, for the architecture this process runs on. */
 export function seccompFilter(): object {
@@ -95,8 +122,8 @@ export function seccompFilter(): object {
     ...[NETLINK.route, NETLINK.uevent].map((protocol) =>
       allow(['socket'], [is(0, AF.netlink), is(2, protocol)]),
     ),
-    allow(['setsockopt'], [isNot(2, SET_PACKET_FILTER)]),
-    allow(['ioctl'], [isNot(1, TIOCSTI), isNot(1, TIOCLINUX)]),
+    ...lowHalfIsNot(2, [SET_PACKET_FILTER]).map((condition) => allow(['setsockopt'], [condition])),
+    ...lowHalfIsNot(1, [TIOCSTI, TIOCLINUX]).map((condition) => allow(['ioctl'], [condition])),
     // Linux (0) and asking (0xffffffff): no execution domain that switches off protections.
     ...[0, 0xffffffff].map((domain) => allow(['personality'], [is(0, domain)])),
     { names: REFUSED, action: 'SCMP_ACT_ERRNO', errnoRet: EPERM },
