@@ -3,6 +3,7 @@ import { chmod, chown, mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import { startEmbeddedPostgres } from '../controller/store/embedded.ts';
+import { mountPointsBelow } from '../host/images/mounts.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { type Account, ensureAccount } from './account.ts';
 import { connectApi } from './api.ts';
@@ -71,8 +72,7 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     await endLeftovers(settings, account, { output, signal: interrupt.signal });
     await checkPort(options);
     await checkReadable(settings.checkout);
-    // The controller's settings lie there, with the database's address and maybe its password.
-    cleanup.defer(() => rm(settings.runDir, { recursive: true, force: true }));
+    cleanup.defer(() => removeRunDir(settings.runDir));
     await prepareDirectories(settings, account);
     await ensureImage(settings, { output, signal: interrupt.signal });
     await ensureWeb(settings, { output, signal: interrupt.signal });
@@ -285,6 +285,17 @@ async function prepareDirectories(settings: Settings, account: Account): Promise
   await own(paths.hostData, undefined, 0o700);
   await own(settings.runDir, undefined, 0o755);
   await own(path.dirname(paths.hostSocket), undefined, 0o755);
+}
+
+/**
+ * Removes what this run left below /run, but nothing through a mount: machines that could not be ended keep their disks
+ * mounted there, and the next `up` takes them over.
+ */
+export async function removeRunDir(runDir: string): Promise<void> {
+  // The controller's settings hold the database's address and maybe its password.
+  await rm(path.join(runDir, 'controller.json'), { force: true });
+  if ((await mountPointsBelow(runDir)).length > 0) return;
+  await rm(runDir, { recursive: true, force: true });
 }
 
 async function newSignInLink(settings: Settings): Promise<string> {
