@@ -1,4 +1,5 @@
-import { rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -204,6 +205,17 @@ describe.skipIf(missing !== undefined)(`namespace driver (needs ${missing ?? 'no
       expect(left).toEqual([]);
     }
     expect(machines.list()).toEqual([]);
+  });
+
+  it("keeps a machine's files from other users of the host", async () => {
+    const { machines } = await start(UPPER_CASE_AGENT);
+    const spec = newSpec();
+    await machines.put(spec);
+    const root = join(bench.config.runDir, 'm', spec.id, 'root');
+    expect(readdirSync(root)).toContain('home');
+    const asNobody = ['--reuid', '65534', '--regid', '65534', '--clear-groups', 'ls', root];
+    expect(spawnSync('setpriv', asNobody, { encoding: 'utf8' }).stderr).toContain('Permission denied');
+    await machines.destroy(spec.id);
   });
 
   it('gives machines different owners', async () => {

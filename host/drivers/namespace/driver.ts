@@ -108,9 +108,12 @@ export class NamespaceDriver implements Driver {
     undo.defer(() => this.reclaim(spec.id, { disk: newDisk }));
 
     await mkdir(folder, { recursive: true, mode: 0o700 });
-    await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
     await Console.forget(folder);
     const firstId = await claimIds(idLeases, folder, diskOwner(folder));
+    // The machine's root is mounted in there: nobody else on this host may look into it.
+    await mkdir(place.runFolder, { recursive: true });
+    await chown(place.runFolder, 0, firstId);
+    await chmod(place.runFolder, 0o710);
     const [attachment, rootfs, console] = await settleAll([
       network.attach(spec.id, spec.realm, signal),
       this.#prepareRootfs(spec, image, firstId, signal),
