@@ -2,12 +2,12 @@
 import { chmod, chown, mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
-import { startEmbeddedPostgres } from '../controller/store/embedded.ts';
 import { mountPointsBelow } from '../host/images/mounts.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { type Account, ensureAccount } from './account.ts';
 import { connectApi } from './api.ts';
 import { type Child, superviseChild } from './children.ts';
+import { superviseDatabase } from './database.ts';
 import { ensureImage } from './image.ts';
 import { endLeftovers } from './leftovers.ts';
 import { readLock, takeLock } from './lock.ts';
@@ -129,14 +129,17 @@ async function startAll(
 
   const startDatabase = async (): Promise<string> => {
     if (settings.databaseUrl !== undefined) return settings.databaseUrl;
-    const postgres = await startEmbeddedPostgres({
-      dataDir: paths.postgresData,
-      socketDir: paths.postgresSocket,
-      runAs: account,
-      logFile: path.join(paths.logs, 'postgres.log'),
-      signal,
-    });
-    cleanup.defer(() => postgres.stop());
+    const postgres = await superviseDatabase(
+      {
+        dataDir: paths.postgresData,
+        socketDir: paths.postgresSocket,
+        runAs: account,
+        logFile: path.join(paths.logs, 'postgres.log'),
+        signal,
+      },
+      (text) => output.say(text),
+    );
+    cleanup.use(postgres);
     return postgres.url;
   };
 
