@@ -44,6 +44,9 @@ export async function buildApi(options: ApiOptions): Promise<Api> {
     genReqId: () => randomUUID(),
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    // Behind a proxy on this computer all people would have one address and share its limits: whoever guesses keys would
+    // lock everybody out. Only such a proxy's word is taken.
+    trustProxy: options.publicUrl === undefined ? false : 'loopback',
     forceCloseConnections: true,
     frameworkErrors,
   }).withTypeProvider<ZodTypeProvider>();

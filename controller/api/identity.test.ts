@@ -317,6 +317,25 @@ describe('limits', () => {
     await small[Symbol.asyncDispose]();
   });
 
+  it('counts people behind a proxy on this computer apart, and believes nobody else', async () => {
+    const publicUrl = new URL('https://polydev.example.org');
+    const proxied = await createTestApi({ publicUrl, limits: { refusedPerAddress: 2 } });
+    const from = async (remoteAddress: string, forwarded: string, key: string) =>
+      (
+        await proxied.app.inject({
+          url: '/api/me',
+          remoteAddress,
+          headers: { ...bearer(key), 'x-forwarded-for': forwarded },
+        })
+      ).statusCode;
+    for (let guess = 0; guess < 3; guess++) await from('127.0.0.1', '203.0.113.7', 'pdk_guess');
+    expect(await from('127.0.0.1', '203.0.113.7', proxied.keys.ann)).toBe(429);
+    expect(await from('127.0.0.1', '203.0.113.8', proxied.keys.ann)).toBe(200);
+    for (let guess = 0; guess < 3; guess++) await from('192.0.2.1', `203.0.113.${20 + guess}`, 'pdk_guess');
+    expect(await from('192.0.2.1', '203.0.113.30', proxied.keys.ann)).toBe(429);
+    await proxied[Symbol.asyncDispose]();
+  });
+
   it('are stricter for what starts machines', async () => {
     const small = await createTestApi({ limits: { startsPerCaller: 1 } });
     const start = () =>
