@@ -82,6 +82,8 @@ async function send(
         });
         request.once('upgrade', (_response, socket, head) => {
           limit.removeEventListener('abort', abort);
+          // Until its user listens, a connection that breaks must not end this process.
+          socket.on('error', () => undefined);
           if (head.length > 0) socket.unshift(head);
           resolve({ upgraded: socket });
         });

@@ -182,6 +182,8 @@ export const install: LoginStep = async (context, id) => {
   await recordStep(context.db, id, 'install', performance.now() - began);
 };
 
+const VERIFY_DEADLINE_MS = 60_000;
+
 /** Asks the CLI in the CLI machine whether it is logged in, and completes the session with its answer. */
 export const verify: LoginStep = async (context, id) => {
   const began = performance.now();
@@ -189,15 +191,24 @@ export const verify: LoginStep = async (context, id) => {
   if (row.state === 'completed') return;
   const { machine } = await installTarget(context, row);
   const { verify: command } = providers[row.provider];
-  const answer = await watched(context, { sessionId: id, machineId: machine.id }, (signal) =>
-    withRetries(signal, async () => {
+  const answer = await watched(context, { sessionId: id, machineId: machine.id }, (signal) => {
+    // The agent ends the command itself; an agent that hangs must not keep the session for ever.
+    const limit = AbortSignal.timeout(VERIFY_DEADLINE_MS);
+    const either = AbortSignal.any([signal, limit]);
+    return withRetries(either, async () => {
       const events = agentOf(context, machine.id).exec(
-        { argv: [...command.argv], env: { ...command.env }, timeoutMs: 30_000 },
-        signal,
+        { argv: [...command.argv], env: { ...command.env }, timeoutMs: VERIFY_DEADLINE_MS / 2 },
+        either,
       );
       return collect(events, 64 * 1024);
-    }),
-  );
+    }).catch((error: unknown) => {
+      if (!limit.aborted || signal.aborted) throw error;
+      throw new PolydevError(
+        'credential_verify_failed',
+        `${command.argv.join(' ')} in machine ${machine.id} did not end within ${VERIFY_DEADLINE_MS / 1000} s`,
+      );
+    });
+  });
   const said = withoutSecrets(answer.output).trim().slice(-500);
   if (answer.code !== 0 || !command.loggedIn(answer.output)) {
     throw new PolydevError(
