@@ -31,6 +31,11 @@ describe('settings of the host service', () => {
     expect(await read(JSON.stringify(GOOD))).toMatchObject({ uplink: 'nat', subnet: '10.213.0.0/16' });
   });
 
+  it('takes a checkout with a space in its path', async () => {
+    const checkout = '/home/ada/my projects/polydev';
+    expect(await read(JSON.stringify({ ...GOOD, checkout }))).toMatchObject({ checkout });
+  });
+
   it.each([
     ['instance', { instance: 'Too-Long' }],
     ['dataDir', { dataDir: 'relative' }],

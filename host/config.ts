@@ -5,6 +5,8 @@ import { z } from 'zod';
 import { PolydevError } from '../protocol/errors.ts';
 import { SUBNETS } from './network/addresses.ts';
 
+/** Nothing but a file name: never part of an option. */
+const PlainPath = z.string().refine(isAbsolute, { message: 'must be an absolute path' });
 const Path = z.string().refine((path) => isAbsolute(path) && !/[,:\\\s]/.test(path), {
   // The overlay's mount options and the runtime's configuration hold these paths.
   message: 'must be an absolute path without spaces, commas, colons and backslashes',
@@ -27,8 +29,8 @@ export const HostConfig = z.strictObject({
   /** IPv4 resolvers for machines; default: the host's own. */
   resolvers: z.array(z.ipv4()).min(1).max(3).optional(),
   /** Node and the repository, for the test identity provider. */
-  nodePath: Path,
-  checkout: Path,
+  nodePath: PlainPath,
+  checkout: PlainPath,
   /** Claims that all instances of this host share. */
   sharedDir: Path.default('/run/polydev-shared'),
   logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
