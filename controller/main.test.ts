@@ -166,7 +166,7 @@ describe('the controller process', () => {
       'no database',
       { databaseUrl: 'postgresql://u:s3cret@localhost/x?host=/nonexistent' },
       {},
-      'internal|database_unreachable',
+      'database_unreachable',
     ],
     ['a missing key', { masterKeyFile: undefined, masterKeyEnv: 'NO_KEY' }, {}, 'vault_key_missing'],
     ['an unknown setting', { surprise: true }, {}, 'configuration_invalid'],

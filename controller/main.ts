@@ -43,13 +43,14 @@ interface Controller extends AsyncDisposable {
  */
 async function start(config: Config, log: Logger): Promise<Controller> {
   await using starting = new AsyncDisposableStack();
-  await migrate(config.databaseUrl);
+  // Opened first: a server that does not answer is then named as that, not as a failed migration.
   const { db } = starting.use(
     await openDatabase({
       url: config.databaseUrl,
       onIdleError: (error) => log.warn({ err: error }, 'an idle database connection was lost'),
     }),
   );
+  await migrate(config.databaseUrl);
   const vault = await createVault(db, await masterKeyOf(config));
   const services = starting.use(
     await createServices({
