@@ -1,5 +1,5 @@
 /** `./polydev test`: installs what the tests need, runs every check and suite, ends with one summary line. */
-import { glob, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { chmod, glob, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { execa } from 'execa';
@@ -103,6 +103,8 @@ async function runChecks(
 /** The genuine CLI out of the golden image, for the tests that run it outside a machine. */
 async function mountCodex(settings: Settings, cleanup: AsyncDisposableStack): Promise<string | undefined> {
   const runDir = await mkdtemp(path.join(os.tmpdir(), 'polydev-test-image-'));
+  // Some of these tests run it as another user.
+  await chmod(runDir, 0o755);
   cleanup.defer(() => rm(runDir, { recursive: true }));
   const store = openImageStore(settingsPaths(settings).images, { runDir });
   const image = await store.current();
