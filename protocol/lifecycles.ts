@@ -17,13 +17,14 @@ export const MachineState = z.enum([
 export type MachineState = z.infer<typeof MachineState>;
 
 /**
- * `stopped` keeps the private disk and may boot again; `failed` keeps the evidence and can only be destroyed.
+ * `stopped` keeps the private disk and may boot again: where a CLI machine goes when it does not start or ends by
+ * itself. `failed` keeps the evidence and can only be destroyed: how a browser machine ends.
  * Hibernation's states come with the drivers that can do it.
  */
 export const MACHINE_TRANSITIONS: Readonly<Record<MachineState, readonly MachineState[]>> = {
-  requested: ['creating', 'destroying', 'failed'],
-  creating: ['booting', 'destroying', 'failed'],
-  booting: ['ready', 'destroying', 'failed'],
+  requested: ['creating', 'stopped', 'destroying', 'failed'],
+  creating: ['booting', 'stopped', 'destroying', 'failed'],
+  booting: ['ready', 'stopped', 'destroying', 'failed'],
   ready: ['stopped', 'destroying', 'failed'],
   stopped: ['creating', 'destroying', 'failed'],
   destroying: ['destroyed', 'failed'],

@@ -26,14 +26,15 @@ export interface MachinePatch {
   driver?: string;
   image?: string;
   address?: string | null;
-  error?: ErrorReport;
+  /** Null: what was wrong is over. */
+  error?: ErrorReport | null;
 }
 
 const columns = (patch: MachinePatch) => {
   const { error, ...rest } = patch;
   return {
     ...rest,
-    ...(error === undefined ? {} : { error: JSON.stringify(error) }),
+    ...(error === undefined ? {} : { error: error === null ? null : JSON.stringify(error) }),
   };
 };
 

@@ -159,9 +159,9 @@ export const prepareCliMachine: LoginStep = async (context, id) => {
         await bootMachine(context, machine.id, signal);
         break;
       } catch (error) {
-        // One that ended unseen while nobody used it is replaced, once.
-        const replace = machine.state === 'ready' && PolydevError.from(error).code === 'machine_exited';
-        if (!replace || attempt > 1) throw error;
+        // One that ended unseen while nobody used it is started again, once.
+        const unseen = machine.state === 'ready' && PolydevError.from(error).code === 'machine_exited';
+        if (!unseen || attempt > 1) throw error;
       }
     }
   });

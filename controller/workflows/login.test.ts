@@ -369,9 +369,9 @@ describe('a login session', () => {
     const done = await settled(id);
     expect(done).toMatchObject({ state: 'failed', error: { code: 'machine_exited' } });
     await expectBrowserGone(done);
-    await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'failed');
-    // The credential is kept; nobody holds it.
-    expect(await services.credentials.list({})).toMatchObject([{ holderMachineId: null }]);
+    await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'stopped');
+    // The credential is kept, and so is the disk that it was on its way to.
+    expect(await services.credentials.list({})).toMatchObject([{ holderMachineId: cliMachineId }]);
   });
 
   it('destroys what the host runs for nobody and names what the host lost', async () => {
@@ -387,11 +387,11 @@ describe('a login session', () => {
     await waitFor(() => !host.ids.includes(strayId));
 
     host.forget(cliMachineId);
-    await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'failed');
+    await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'stopped');
     expect((await services.machines.get(cliMachineId))?.error?.code).toBe('machine_exited');
   });
 
-  it('lets no failed CLI machine run on', async () => {
+  it('lets no CLI machine run on that did not start, and keeps its disk', async () => {
     const { id } = await start();
     host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
     const { cliMachineId } = await settled(id);
@@ -399,9 +399,40 @@ describe('a login session', () => {
     await services.machines.stop(cliMachineId);
     host.behaviour.bootFailure = new PolydevError('image_verification_failed', 'no CLI').toReport();
     await expect(services.machines.start(cliMachineId)).rejects.toThrow('no CLI');
-    expect((await services.machines.get(cliMachineId))?.state).toBe('failed');
+    expect(await services.machines.get(cliMachineId)).toMatchObject({
+      state: 'stopped',
+      error: { code: 'image_verification_failed' },
+      actions: ['open_terminal', 'start', 'destroy'],
+    });
     const client = createHostClient(host.socketPath);
+    expect((await client.get(cliMachineId))?.state).toBe('stopped');
+    // Also one that runs although it should not.
+    delete host.behaviour.bootFailure;
+    host.run(cliMachineId);
     await waitFor(async () => (await client.get(cliMachineId))?.state === 'stopped');
+
+    host.behaviour.putFailure = new PolydevError('addresses_exhausted', 'no address').toReport();
+    await expect(services.machines.start(cliMachineId)).rejects.toThrow('no address');
+    expect(await services.machines.get(cliMachineId)).toMatchObject({
+      state: 'stopped',
+      error: { code: 'addresses_exhausted' },
+    });
+    delete host.behaviour.putFailure;
+    expect(await services.machines.start(cliMachineId)).toMatchObject({ state: 'ready', error: null });
+    const [file] = host.agent(cliMachineId).disk.get('codex') ?? [];
+    expect(Buffer.from(file?.contentBase64 ?? '', 'base64').toString()).toContain(canary);
+  });
+
+  it('keeps a CLI machine that ended by itself, to be started again', async () => {
+    const { id } = await start();
+    host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
+    const { cliMachineId } = await settled(id);
+    if (cliMachineId === null) throw new Error('no CLI machine');
+    host.kill(cliMachineId);
+    await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'stopped');
+    expect((await services.machines.get(cliMachineId))?.error).toMatchObject({ code: 'machine_exited' });
+    expect(await services.credentials.list({})).toMatchObject([{ holderMachineId: cliMachineId }]);
+    expect(await services.machines.start(cliMachineId)).toMatchObject({ state: 'ready', error: null });
   });
 
   it('offers terminals and commands in the CLI machine', async () => {

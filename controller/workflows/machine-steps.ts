@@ -37,17 +37,38 @@ export async function reach(
   }
 }
 
-/** Notes why a machine is `failed`, if it still is in one of the states `from`. */
+/** How long a machine that did not start may take to be stopped; the reconciler goes on trying. */
+const STOP_DEADLINE_MS = 15_000;
+
+/**
+ * Notes why a machine does not run, if it still is in one of the states `from`. A browser machine is `failed`. A CLI
+ * machine is `stopped` with the error: its disk is the person's, and the next start may go well.
+ */
 export async function fail(
   context: Context,
   id: MachineId,
   error: PolydevError,
   from: readonly MachineState[],
 ): Promise<void> {
+  const { kind, state } = await readMachine(context, id);
+  if (!from.includes(state)) return;
+  if (kind === 'cli') await stopHalfStarted(context, id);
   try {
-    await advanceMachine(context.db, id, 'failed', { error: error.toReport() }, { from });
+    const to = kind === 'cli' ? 'stopped' : 'failed';
+    await advanceMachine(context.db, id, to, { error: error.toReport() }, { from });
   } catch (refused) {
     if (PolydevError.from(refused).code !== 'illegal_transition') throw refused;
+  }
+}
+
+/** What may run of it is stopped at its host, as far as the host answers. */
+async function stopHalfStarted(context: Context, id: MachineId): Promise<void> {
+  try {
+    const limit = AbortSignal.any([context.closing, AbortSignal.timeout(STOP_DEADLINE_MS)]);
+    const known = await context.host.get(id, limit);
+    if (known?.state === 'running') await context.host.stop(id, limit);
+  } catch (error) {
+    context.log.warn({ machine: id, code: PolydevError.from(error).code }, 'a machine could not be stopped');
   }
 }
 
@@ -55,7 +76,7 @@ export async function fail(
  * Brings a requested, stopped or half-started machine to `ready`; a ready one is only looked at.
  * @throws machine_start_failed and what else the host names; machine_exited; machine_boot_stalled with the last
  * checkpoint after the deadline; what the agent gives as the reason why the boot cannot go on. The machine is then
- * `failed` with the same error, but not when the signal fired.
+ * `failed`, or `stopped` if it is a CLI machine, with the same error; but not when the signal fired.
  */
 export async function bootMachine(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
   try {
@@ -113,7 +134,10 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
   await followBoot(context, id, signal);
   const booted = await context.host.get(id, signal);
   for (const stamp of booted?.stamps ?? []) await recordStamp(context.db, id, stamp);
-  await reach(context, id, 'ready', booted === undefined ? {} : { address: booted.address });
+  await reach(context, id, 'ready', {
+    error: null,
+    ...(booted === undefined ? {} : { address: booted.address }),
+  });
 }
 
 /** Mirrors the agent's checklist until `ready`, and stops as soon as it is certain that this will not come. */

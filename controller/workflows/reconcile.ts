@@ -2,7 +2,7 @@
 import { DBOS } from '@dbos-inc/dbos-sdk';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { HostMachine } from '../../protocol/host.ts';
-import { getMachine, listUnfinishedMachines } from '../store/machines.ts';
+import { getMachine, listUnfinishedMachines, patchMachine } from '../store/machines.ts';
 import { getSession, listUnfinishedSessions } from '../store/sessions.ts';
 import type { MachineRow } from '../store/tables.ts';
 import type { Context } from './context.ts';
@@ -74,11 +74,21 @@ async function reconcileMachine(
 ): Promise<void> {
   const stale = Date.now() - row.stateAt.getTime() > STALE_MS;
   switch (row.state) {
+    case 'stopped': {
+      // Its next start gets an empty disk, and the person may know why.
+      if (known === undefined && row.error === null) {
+        await patchMachine(context.db, row.id, { error: endedError(row.id, known).toReport() });
+      }
+      if (known?.state !== 'running') return;
+      // Its stop or its start did not go as it should. The row was read before the host was asked: it may start by now.
+      const now = await getMachine(context.db, row.id);
+      if (now?.state === 'stopped') await context.host.stop(row.id, context.closing);
+      return;
+    }
     case 'ready':
-    case 'stopped':
-      if (known === undefined || (row.state === 'ready' && known.state === 'exited')) {
+      if (known === undefined || known.state === 'exited') {
         await fail(context, row.id, endedError(row.id, known), [row.state]);
-      } else if (row.state === 'ready' && known.state === 'stopped') {
+      } else if (known.state === 'stopped') {
         // Stopped by a controller that was killed before it could note it, or just now.
         await reach(context, row.id, 'stopped').catch(() => undefined);
       }
@@ -95,8 +105,8 @@ async function reconcileMachine(
       if (stale) await destroyMachine(context, row.id, context.closing);
       return;
     case 'failed': {
-      // A failed CLI machine keeps its disk until somebody decides, but it does not run: nobody can use it, and another
-      // machine may hold its credential by now. A browser machine has nothing to keep.
+      // Only CLI machines of earlier versions fail: they keep their disk until somebody decides, but do not run. A
+      // browser machine has nothing to keep.
       if (row.kind === 'cli' && known?.state === 'running') await context.host.stop(row.id, context.closing);
       const session = row.sessionId === null ? undefined : await getSession(context.db, row.sessionId);
       const over = session === undefined || session.cleanedAt !== null;

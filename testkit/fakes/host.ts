@@ -94,6 +94,11 @@ export class FakeHost implements AsyncDisposable {
     this.#end(this.#require(id), { code: null, signal: 'SIGKILL', oomKilled: true });
   }
 
+  /** A stopped machine runs, though nobody asked for it. */
+  run(id: MachineId): void {
+    this.#require(id).state = 'running';
+  }
+
   /** Forgets a machine, as a host does that lost its disk. */
   forget(id: MachineId): void {
     this.#require(id).agent.die();

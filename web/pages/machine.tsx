@@ -1,6 +1,7 @@
 import { useEffect, useRef, useState } from 'react';
 import type { Machine } from '../../protocol/api.ts';
 import type { EvidenceFile } from '../../protocol/host.ts';
+import type { MachineState } from '../../protocol/lifecycles.ts';
 import type { Problem } from '../data/api.ts';
 import { byteSize, dateTime } from '../data/clock.ts';
 import { useJson, useText } from '../data/resource.ts';
@@ -43,7 +44,7 @@ export function MachinePage({ id }: { readonly id: string }) {
       {problem !== undefined && <ProblemPanel title="This page is not up to date" problem={problem} />}
       {actionProblem !== undefined && <ProblemPanel title="That did not work" problem={actionProblem} />}
       {machine.error !== null && (
-        <ProblemPanel title="Why this machine failed" problem={machine.error} open />
+        <ProblemPanel title={problemTitle(machine.state)} problem={machine.error} open />
       )}
       <div className="session">
         <aside className="session-steps">
@@ -58,6 +59,15 @@ export function MachinePage({ id }: { readonly id: string }) {
       </div>
     </>
   );
+}
+
+/** What is wrong with a machine stays on it until its next start went well. */
+function problemTitle(state: MachineState): string {
+  if (state === 'stopped') return 'Why this machine does not run';
+  if (state === 'ready') return 'This machine runs, but not all of it works';
+  return state === 'requested' || state === 'creating' || state === 'booting'
+    ? 'Why it did not run before'
+    : 'Why this machine failed';
 }
 
 function MachineFacts({ machine }: { readonly machine: Machine }) {

@@ -4,8 +4,8 @@ import { bootChecklist, CHECKPOINT_WORDS } from '../data/words.ts';
 
 /**
  * A machine's boot, as the checklist it is: what was reached, in that order, each with the time since the one before,
- * then what was not. When the machine
- * failed before its last point, the first one missing is marked as the place where it stopped.
+ * then what was not. When the machine ended before its last point, the first one missing is marked as the place where
+ * it stopped.
  */
 export function BootList({ machine }: { readonly machine: Machine }) {
   const stamps = new Map(machine.stamps.map((stamp) => [stamp.checkpoint, stamp.at]));
@@ -18,6 +18,7 @@ export function BootList({ machine }: { readonly machine: Machine }) {
   const missing = points.findIndex((point) => !stamps.has(point));
   const booting =
     machine.state === 'requested' || machine.state === 'creating' || machine.state === 'booting';
+  const ended = machine.state === 'failed' || (machine.state === 'stopped' && machine.error !== null);
   let before = Date.parse(machine.createdAt);
   return (
     <ol className="timeline" aria-label="Boot checklist">
@@ -27,7 +28,7 @@ export function BootList({ machine }: { readonly machine: Machine }) {
         if (at !== undefined) before = Date.parse(at);
         let status = 'ahead';
         if (at !== undefined) status = 'done';
-        else if (index === missing && machine.state === 'failed') status = 'ended step-bad';
+        else if (index === missing && ended) status = 'ended step-bad';
         else if (index === missing && booting) status = 'current';
         return (
           <li
