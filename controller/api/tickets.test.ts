@@ -27,6 +27,14 @@ describe('tickets', () => {
     );
   });
 
+  it('stays spent after a restart with the same key', () => {
+    const key = randomBytes(32);
+    const before = createTickets(key);
+    const { ticket } = before.issue('desktop', newSessionId(), caller);
+    before.open('desktop', ticket);
+    expect(() => createTickets(key).open('desktop', ticket)).toThrow(invalid(/not ours/));
+  });
+
   it('lives for a minute', () => {
     let time = 1_000_000;
     const tickets = createTickets(randomBytes(32), () => time);

@@ -2,8 +2,9 @@
  * Tickets: what opens one WebSocket on one session or machine, once, within a minute. A WebSocket cannot carry an
  * Authorization header from a browser, so the ticket travels in the query; it is never logged.
  *
- * A ticket is `base64url(claims JSON).base64url(HMAC-SHA-256)`. Spent tickets are remembered in memory until they
- * would have expired anyway, which is enough for one controller; several over one database need a shared set.
+ * A ticket is `base64url(claims JSON).base64url(HMAC-SHA-256)`. Spent tickets are remembered in memory until they would
+ * have expired anyway. So that a restart does not forget them, the key is of one start: a ticket opens only at the
+ * controller that issued it.
  */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
@@ -44,14 +45,15 @@ export interface Tickets {
   open(purpose: Claims['purpose'], ticket: string): OpenedTicket;
 }
 
-/** @param key at least 32 secret bytes; a restart with the same key keeps unspent tickets valid for their minute. */
+/** @param key at least 32 secret bytes */
 export function createTickets(key: Uint8Array, now: () => number = Date.now): Tickets {
   if (key.byteLength < 32) {
     throw new PolydevError('configuration_invalid', 'the key of the tickets must have at least 32 bytes');
   }
   /** Signature → when it may be forgotten. */
   const spent = new Map<string, number>();
-  const sign = (body: string) => createHmac('sha256', key).update(body).digest();
+  const ownKey = createHmac('sha256', key).update(randomBytes(32)).digest();
+  const sign = (body: string) => createHmac('sha256', ownKey).update(body).digest();
   const invalid = (why: string) => new PolydevError('ticket_invalid', `the ticket ${why}`);
 
   return {
