@@ -46,7 +46,7 @@ export interface ApiOptions {
   /** Told every route as it is added. */
   readonly onRoute?: (method: string, url: string) => void;
   /** Milliseconds; defaults suit people, tests shorten them. */
-  readonly timing?: { heartbeatMs?: number; pingMs?: number; checkMs?: number };
+  readonly timing?: { heartbeatMs?: number; pingMs?: number; checkMs?: number; readyMs?: number };
 }
 
 /** What every route file gets. */

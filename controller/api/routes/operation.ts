@@ -2,12 +2,15 @@
 
 import type { FastifyBaseLogger } from 'fastify';
 import { z } from 'zod';
+import type { Host } from '../../../protocol/api.ts';
 import type { Api, ReadinessCheck, RouteContext } from '../context.ts';
 import { toPolydevError } from '../errors.ts';
 import type { Metrics } from '../metrics.ts';
 import { errorReplies, textReply } from '../openapi.ts';
 
 const CHECK_DEADLINE_MS = 5_000;
+/** Anybody may ask /ready, as often as they like: an answer is given again for this long, ms. */
+const READY_FRESH_MS = 1_000;
 
 const Readiness = z.object({
   ready: z.boolean(),
@@ -17,7 +20,28 @@ const Readiness = z.object({
 type Readiness = z.infer<typeof Readiness>;
 
 export function addOperationRoutes(app: Api, context: RouteContext, metrics: Metrics): void {
-  const checks = [...context.readiness, hostCheck(context), imageCheck(context)];
+  const look = async (log: FastifyBaseLogger): Promise<Readiness> => {
+    // One call for both parts that are about hosts.
+    const hosts = context.services.hosts.list();
+    const checks = [...context.readiness, hostCheck(hosts), imageCheck(hosts)];
+    const parts = await Promise.all(
+      checks.map(async ({ name, check }) => ({ name, problem: await problemOf(check, log) })),
+    );
+    return { ready: parts.every(({ problem }) => problem === null), parts };
+  };
+  const freshMs = context.timing?.readyMs ?? READY_FRESH_MS;
+  let last: { answer: Promise<Readiness>; until: number } | undefined;
+  const readiness = (log: FastifyBaseLogger): Promise<Readiness> => {
+    if (last !== undefined && performance.now() < last.until) return last.answer;
+    // Shared while it is under way, however long that takes.
+    const mine = { answer: look(log), until: Number.POSITIVE_INFINITY };
+    const settle = () => {
+      mine.until = performance.now() + freshMs;
+    };
+    mine.answer.then(settle, settle);
+    last = mine;
+    return mine.answer;
+  };
 
   app.get(
     '/health',
@@ -45,11 +69,8 @@ export function addOperationRoutes(app: Api, context: RouteContext, metrics: Met
       },
     },
     async (request, reply) => {
-      const parts = await Promise.all(
-        checks.map(async ({ name, check }) => ({ name, problem: await problemOf(check, request.log) })),
-      );
-      const ready = parts.every(({ problem }) => problem === null);
-      return reply.code(ready ? 200 : 503).send({ ready, parts } satisfies Readiness);
+      const answer = await readiness(request.log);
+      return reply.code(answer.ready ? 200 : 503).send(answer);
     },
   );
 
@@ -86,11 +107,11 @@ async function problemOf(check: ReadinessCheck['check'], log: FastifyBaseLogger)
   }
 }
 
-function hostCheck({ services }: RouteContext): ReadinessCheck {
+function hostCheck(list: Promise<Host[]>): ReadinessCheck {
   return {
     name: 'host_service',
     async check() {
-      const hosts = await services.hosts.list();
+      const hosts = await list;
       if (hosts.length === 0) return 'no host service is known';
       if (hosts.some((host) => host.ok)) return undefined;
       return hosts.flatMap((host) => (host.problems.length === 0 ? ['not ok'] : host.problems)).join('; ');
@@ -98,11 +119,11 @@ function hostCheck({ services }: RouteContext): ReadinessCheck {
   };
 }
 
-function imageCheck({ services }: RouteContext): ReadinessCheck {
+function imageCheck(list: Promise<Host[]>): ReadinessCheck {
   return {
     name: 'image',
     async check() {
-      const hosts = await services.hosts.list();
+      const hosts = await list;
       return hosts.some((host) => host.image !== null) ? undefined : 'no host has a golden image';
     },
   };
