@@ -98,8 +98,9 @@ describe('the events of a session', () => {
 
   it('answer 204 to a reconnect after the end, which stops an EventSource', async () => {
     const { id } = api.services.addSession();
-    api.services.move(id, 'failed');
-    const last = String(api.services.sessions.get(id)?.timeline.at(-1)?.seq);
+    const ended = String(api.services.move(id, 'failed').timeline.at(-1)?.seq);
+    expect((await get(`/api/auth/session/${id}/events`, { 'last-event-id': ended })).status).toBe(200);
+    const last = String(api.services.addEvent(id, 'step', 'clean_up').seq);
     expect((await get(`/api/auth/session/${id}/events`, { 'last-event-id': last })).status).toBe(204);
     expect((await get(`/api/auth/session/${id}/events`)).status).toBe(200);
   });

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ExecEvent, LoginStatus } from '../../protocol/agent.ts';
 import { type ErrorReport, PolydevError } from '../../protocol/errors.ts';
-import { type MachineId, newMachineId, type SessionId } from '../../protocol/ids.ts';
+import { type MachineId, newMachineId, type ProviderId, type SessionId } from '../../protocol/ids.ts';
 import { isFinal, type SessionState } from '../../protocol/lifecycles.ts';
 import type { MachineKind } from '../../protocol/machine.ts';
 import { providers } from '../../providers/index.ts';
@@ -110,10 +110,21 @@ export const startLogin: LoginStep = async (context, id) => {
       if (!limit.aborted || signal.aborted) throw error;
       throw new PolydevError('login_no_url', `the CLI showed no login page within ${seconds} s`);
     });
-    await goOn(context, id, 'waiting_for_person', { loginUrl: status.url });
+    const loginUrl = status.url === null ? null : checkedUrl(row.provider, status.url);
+    await goOn(context, id, 'waiting_for_person', { loginUrl });
   });
   await recordStep(context.db, id, 'login_page', performance.now() - began);
 };
+
+const MAX_URL_CHARS = 8192;
+
+/** The guest says where to sign in, and it may be somebody else's by now: only the provider's own page is shown. */
+function checkedUrl(provider: ProviderId, said: string): string {
+  const url = said.length <= MAX_URL_CHARS && URL.canParse(said) ? new URL(said) : undefined;
+  const { findUrl } = providers[provider].login;
+  if (url?.protocol === 'https:' && findUrl(url.href)?.href === url.href) return url.href;
+  throw new PolydevError('login_no_url', `what the machine calls a login page is no page of ${provider}`);
+}
 
 /** Waits until the person has signed in, has denied it, or is too late. */
 export const waitForPerson: LoginStep = async (context, id) => {
@@ -147,26 +158,49 @@ export const capture: LoginStep = async (context, id) => {
   await recordStep(context.db, id, 'capture', performance.now() - began);
 };
 
-/** Finds the person's CLI machine of the same realm, or makes one, and brings it to `ready`. */
+/**
+ * Finds the person's CLI machine of the same realm, or makes one, and brings it to `ready`. Meanwhile the browser
+ * machine goes, with the credential in it: only one machine at a time holds one.
+ */
 export const prepareCliMachine: LoginStep = async (context, id) => {
   const began = performance.now();
   const row = await readSession(context, id);
   await watched(context, { sessionId: id }, async (signal) => {
-    for (let attempt = 1; ; attempt++) {
-      const machine = await request(context, row, 'cli');
-      await patchSession(context.db, id, { cliMachineId: machine.id });
-      try {
-        await bootMachine(context, machine.id, signal);
-        break;
-      } catch (error) {
-        // One that ended unseen while nobody used it is started again, once.
-        const unseen = machine.state === 'ready' && PolydevError.from(error).code === 'machine_exited';
-        if (!unseen || attempt > 1) throw error;
-      }
-    }
+    const results = await Promise.allSettled([
+      bootCliMachine(context, row, signal),
+      destroyMachine(context, machineOf(row), signal),
+    ]);
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
   });
   await recordStep(context.db, id, 'cli_machine', performance.now() - began);
 };
+
+async function bootCliMachine(context: Context, row: SessionRow, signal: AbortSignal): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    const machine = await request(context, row, 'cli');
+    await patchSession(context.db, row.id, { cliMachineId: machine.id });
+    try {
+      await bootMachine(context, machine.id, signal);
+      return;
+    } catch (error) {
+      if (signal.aborted && !context.closing.aborted) bootOnAlone(context, machine.id);
+      // One that ended unseen while nobody used it is started again, once.
+      const unseen = machine.state === 'ready' && PolydevError.from(error).code === 'machine_exited';
+      if (!unseen || attempt > 1) throw error;
+    }
+  }
+}
+
+/**
+ * The CLI machine is the person's, not the session's: the end of the session in the middle of its boot does not leave it
+ * half started. What becomes of it is noted on it.
+ */
+function bootOnAlone(context: Context, id: MachineId): void {
+  bootMachine(context, id, context.closing).catch((error: unknown) => {
+    if (context.closing.aborted) return;
+    context.log.warn({ machine: id, code: PolydevError.from(error).code }, 'a CLI machine did not start');
+  });
+}
 
 /** Has the vault put the credential into the CLI machine. */
 export const install: LoginStep = async (context, id) => {

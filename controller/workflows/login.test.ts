@@ -259,6 +259,57 @@ describe('a login session', () => {
     });
   }
 
+  it('has destroyed the browser machine before the CLI machine gets the credential', async () => {
+    const { id } = await start();
+    const waiting = await until(id, 'waiting_for_person');
+    const gone = host.hold('delete');
+    const install = host.hold('install');
+    host.agent(browserOf(waiting)).signIn();
+    await gone.reached;
+    const { cliMachineId } = await read(id);
+    if (cliMachineId !== null) {
+      await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'ready');
+      expect(host.agent(cliMachineId).disk.get('codex')).toBeUndefined();
+    }
+    expect(await services.credentials.list({})).toMatchObject([{ version: 1, holderMachineId: null }]);
+    gone.release();
+    await install.reached;
+    expect(host.ids).not.toContain(browserOf(waiting));
+    expect((await services.machines.get(browserOf(waiting)))?.state).toBe('destroyed');
+    expect((await read(id)).state).toBe('installing');
+    install.release();
+    expect(await settled(id)).toMatchObject({ state: 'completed', error: null });
+  });
+
+  it('lets the CLI machine start in peace when it is cancelled in its boot', async () => {
+    const { id } = await start();
+    const waiting = await until(id, 'waiting_for_person');
+    const hold = host.hold('boot');
+    host.agent(browserOf(waiting)).signIn();
+    await hold.reached;
+    await services.logins.cancel(id);
+    const { cliMachineId } = await settled(id);
+    if (cliMachineId === null) throw new Error('no CLI machine');
+    hold.release();
+    await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'ready');
+  });
+
+  for (const url of [
+    'http://auth.openai.com/oauth/authorize?redirect_uri=x&state=y&code_challenge=z',
+    'javascript:alert(1)//https://auth.openai.com/oauth/authorize?redirect_uri=x&state=y&code_challenge=z',
+    'https://evil.test/?https://auth.openai.com/oauth/authorize?redirect_uri=x&state=y&code_challenge=z',
+    `https://auth.openai.com/oauth/authorize?redirect_uri=x&state=y&code_challenge=${'z'.repeat(8192)}`,
+  ]) {
+    it(`shows no login page that is not the provider’s: ${url.slice(0, 40)} (${url.length})`, async () => {
+      host.behaviour.loginUrl = url;
+      const { id } = await start();
+      const done = await settled(id);
+      expect(done).toMatchObject({ state: 'failed', error: { code: 'login_no_url' }, loginUrl: null });
+      expect(JSON.stringify(done)).not.toContain(url);
+      await expectBrowserGone(done);
+    });
+  }
+
   it('can be cancelled while waiting for the person', async () => {
     const { id } = await start();
     await until(id, 'waiting_for_person');

@@ -27,6 +27,18 @@ export interface AgentBehaviour {
   /** What the CLI writes when the person signs in. */
   files: CredentialFile[];
   verify: { output: string; code: number };
+  /** What it says that the login page is; default: the provider's. */
+  loginUrl?: string;
+  /** Credential files cannot be deleted. */
+  deleteFailure?: boolean;
+}
+
+function loginUrlOf(session: string): string {
+  const url = new URL('https://auth.openai.com/oauth/authorize');
+  url.searchParams.set('redirect_uri', 'http://localhost:1455/auth/callback');
+  url.searchParams.set('state', session);
+  url.searchParams.set('code_challenge', 'of-the-test');
+  return url.href;
 }
 
 export type AgentPoint = 'boot' | 'login' | 'files' | 'install' | 'exec';
@@ -146,7 +158,7 @@ export class FakeAgent {
         const { session, provider: asked } = LoginStart.parse(await body());
         if (this.#login === undefined) {
           this.loginStarts++;
-          const url = `https://auth.openai.com/oauth/authorize?state=${session}`;
+          const url = this.#behaviour.loginUrl ?? loginUrlOf(session);
           this.#setLogin({ session, provider: asked, state: 'waiting_for_person', url, error: null });
         }
         return void json(this.#login);
@@ -235,6 +247,7 @@ export class FakeAgent {
         break;
       }
       case 'DELETE':
+        if (this.#behaviour.deleteFailure === true) throw new PolydevError('internal', 'the disk is broken');
         this.disk.delete(provider);
         response.writeHead(204).end();
         return;

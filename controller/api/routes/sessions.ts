@@ -13,7 +13,7 @@ const DEFAULT_EXPIRY_SECONDS = 900;
 const Params = z.object({ id: SessionId });
 
 export function addSessionRoutes(app: Api, context: RouteContext): void {
-  const { logins, credentials, machines } = context.services;
+  const { logins, credentials } = context.services;
   const find = async (caller: Caller, id: SessionId) => owned(caller, await logins.get(id), 'session');
 
   app.post(
@@ -116,7 +116,7 @@ export function addSessionRoutes(app: Api, context: RouteContext): void {
       const { id } = request.params;
       const session = await find(caller, id);
       const after = lastEventId(request.headers['last-event-id']) ?? request.query.after ?? 0;
-      if (after > 0 && (await isAllSent(session, after))) return reply.code(204).send(null);
+      if (after > 0 && isAllSent(session, after)) return reply.code(204).send(null);
 
       const stream = context.openStreams.open('events', caller, async () => undefined);
       const body = textStream(withEnd(id, after, stream.signal), encodeSse, {
@@ -146,11 +146,11 @@ export function addSessionRoutes(app: Api, context: RouteContext): void {
     if (session !== undefined) yield { event: 'end', data: session };
   }
 
-  async function isAllSent(session: Session, after: number): Promise<boolean> {
+  function isAllSent(session: Session, after: number): boolean {
     if (session.endedAt === null || (session.timeline.at(-1)?.seq ?? 0) > after) return false;
     if (session.browserMachineId === null) return true;
-    const machine = await machines.get(session.browserMachineId);
-    return machine === undefined || machine.state === 'destroyed';
+    // The browser machine may be gone long before the end: what is written last is that nothing is left.
+    return session.timeline.some(({ kind, name }) => kind === 'step' && name === 'clean_up');
   }
 
   app.get(
