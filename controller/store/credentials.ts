@@ -95,6 +95,59 @@ export async function releaseHolder(db: Database, id: CredentialId, machineId: M
     .execute();
 }
 
+/** Notes which version the holder got. */
+export async function recordInstalled(
+  db: Database,
+  id: CredentialId,
+  machineId: MachineId,
+  version: number,
+): Promise<void> {
+  await db
+    .updateTable('credentials')
+    .set({ installedVersion: version })
+    .where('id', '=', id)
+    .where('holderMachineId', '=', machineId)
+    .execute();
+}
+
+/** A person's credentials in a realm, newest first. */
+export async function listCredentialsOf(
+  db: Database,
+  userId: UserId,
+  realm: Realm,
+): Promise<CredentialRow[]> {
+  return db
+    .selectFrom('credentials')
+    .selectAll()
+    .where('userId', '=', userId)
+    .where('realm', '=', realm)
+    .orderBy('updatedAt', 'desc')
+    .orderBy('id')
+    .execute();
+}
+
+/**
+ * Whether a login of the person and provider is under way, or one has ended whose browser machine may still have the
+ * credential. Of any account, unless one is named: they share the files in a home.
+ */
+export async function hasOpenLogin(
+  db: Database,
+  owner: Omit<CredentialOwner, 'account'> & { readonly account?: string },
+): Promise<boolean> {
+  let query = db
+    .selectFrom('loginSessions')
+    .leftJoin('machines', 'machines.id', 'loginSessions.browserMachineId')
+    .select('loginSessions.id')
+    .where('loginSessions.userId', '=', owner.userId)
+    .where('loginSessions.provider', '=', owner.provider)
+    .where('loginSessions.realm', '=', owner.realm)
+    .where((where) =>
+      where.or([where('loginSessions.endedAt', 'is', null), where('machines.state', '!=', 'destroyed')]),
+    );
+  if (owner.account !== undefined) query = query.where('loginSessions.account', '=', owner.account);
+  return (await query.limit(1).executeTakeFirst()) !== undefined;
+}
+
 export async function deleteCredential(db: Database, id: CredentialId): Promise<void> {
   await db.deleteFrom('credentials').where('id', '=', id).execute();
 }

@@ -4,10 +4,11 @@ import { Migrator } from 'kysely/migration';
 import pg from 'pg';
 import { PolydevError } from '../../protocol/errors.ts';
 import { first } from './migrations/0001-first.ts';
+import { upkeep } from './migrations/0002-upkeep.ts';
 import type { Database, Tables } from './tables.ts';
 
 /** All migrations, run in the order of their names. */
-const MIGRATIONS = { '0001-first': first };
+const MIGRATIONS = { '0001-first': first, '0002-upkeep': upkeep };
 
 /** Any fixed number that nothing else in the database locks: "polydev" as bytes. */
 const MIGRATION_LOCK = '31647313271580022';

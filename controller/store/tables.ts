@@ -115,6 +115,8 @@ export interface CredentialsTable {
   /** The session whose capture wrote this version: makes the capture repeatable. */
   capturedBy: SessionId | null;
   holderMachineId: MachineId | null;
+  /** The version that the holder got; null when it is not known. */
+  installedVersion: number | null;
   createdAt: CreatedAt;
   updatedAt: ColumnType<Date, Date | undefined, Date>;
 }

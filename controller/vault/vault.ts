@@ -24,6 +24,7 @@ import {
   listCredentialIds,
   lockCredential,
   lockCredentialOf,
+  recordInstalled,
   replaceSealed,
   saveCredential,
 } from '../store/credentials.ts';
@@ -145,6 +146,7 @@ export async function createVault(db: Database, master: MasterKey): Promise<Vaul
             `machine ${machine.id} says that the installed credential is ${status.state}`,
           );
         }
+        await recordInstalled(db, row.id, machine.id, row.version);
         await recordAudit(db, {
           who: 'system',
           action: 'credential.install',

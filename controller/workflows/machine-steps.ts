@@ -13,6 +13,7 @@ import {
 } from '../store/machines.ts';
 import type { MachineRow } from '../store/tables.ts';
 import { agentOf, type Context } from './context.ts';
+import { restoreCredentials } from './restore.ts';
 import { endedError, reportExit } from './watch.ts';
 
 /** @throws not_found */
@@ -134,8 +135,10 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
   await followBoot(context, id, signal);
   const booted = await context.host.get(id, signal);
   for (const stamp of booted?.stamps ?? []) await recordStamp(context.db, id, stamp);
+  const row = await readMachine(context, id);
+  const lacks = row.kind === 'cli' ? await restoreCredentials(context, row, signal) : null;
   await reach(context, id, 'ready', {
-    error: null,
+    error: lacks?.toReport() ?? null,
     ...(booted === undefined ? {} : { address: booted.address }),
   });
 }

@@ -63,7 +63,7 @@ export function addCredentialRoutes(app: Api, context: RouteContext): void {
         summary: 'Forget a credential: the stored one and the file in its machine',
         description: 'The CLI’s own logout is not run: it would revoke the account’s tokens at the provider.',
         params: z.object({ id: CredentialId }),
-        response: { 204: z.null(), ...errorReplies('bad_request', 'not_found') },
+        response: { 204: z.null(), ...errorReplies('bad_request', 'not_found', 'conflict') },
       },
     },
     async (request, reply) => {
