@@ -9,7 +9,8 @@ import type { ExecEvent, ExecRequest, TerminalSize } from '../protocol/agent.ts'
 import type { Credential, Host, Machine, Session, TimelineEvent } from '../protocol/api.ts';
 import type { EvidenceFile } from '../protocol/host.ts';
 import type { CredentialId, MachineId, ProviderId, SessionId, UserId } from '../protocol/ids.ts';
-import type { Realm } from '../protocol/machine.ts';
+import type { MachineState, SessionState } from '../protocol/lifecycles.ts';
+import type { MachineKind, Realm } from '../protocol/machine.ts';
 
 export interface LoginRequest {
   readonly userId: UserId;
@@ -65,9 +66,28 @@ export interface Hosts {
   list(): Promise<Host[]>;
 }
 
+/** Counts of what is there now, and of what was over in a span of time. */
+export interface Statistics {
+  readonly active: readonly { state: SessionState; count: number }[];
+  /** Those that have not ended. */
+  readonly machines: readonly { kind: MachineKind; state: MachineState; count: number }[];
+  /** Sessions that were over, clean-up included, in the span. */
+  readonly ended: readonly { provider: ProviderId; realm: Realm; state: SessionState; count: number }[];
+  /** Their steps: how many, how long together, and how many took at most each of the bounds. */
+  readonly steps: readonly { step: string; count: number; seconds: number; within: readonly number[] }[];
+  /** The end of the span, exclusive. */
+  readonly upTo: Date;
+}
+
+export interface Operation {
+  /** @param stepBuckets upper bounds in seconds, ascending */
+  statistics(from: Date, stepBuckets: readonly number[]): Promise<Statistics>;
+}
+
 export interface Services {
   readonly logins: Logins;
   readonly machines: Machines;
   readonly credentials: Credentials;
   readonly hosts: Hosts;
+  readonly operation: Operation;
 }

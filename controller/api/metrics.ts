@@ -12,14 +12,13 @@ export interface Metrics {
 const STEP_BUCKETS = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900];
 
 /**
- * Requests are counted as they are answered. Sessions and machines are read from their lists at every scrape; a session
- * that ended since the last scrape is counted then, so more than 200 endings between two scrapes are counted short.
+ * Requests are counted as they are answered. Sessions and machines are counted by the database at every scrape; what was
+ * over since the last scrape is added then.
  */
 export function addMetrics(app: Api, services: Services, openStreams: OpenStreams): Metrics {
   const registry = new Registry();
   const registers = [registry];
   collectDefaultMetrics({ register: registry, prefix: 'polydev_' });
-  const startedAt = new Date().toISOString();
 
   const requests = new Histogram({
     name: 'polydev_http_request_seconds',
@@ -38,13 +37,6 @@ export function addMetrics(app: Api, services: Services, openStreams: OpenStream
     name: 'polydev_sessions_ended_total',
     help: 'Login sessions by the state in which they ended, since the start of this process',
     labelNames: ['provider', 'realm', 'state'],
-    registers,
-  });
-  const steps = new Histogram({
-    name: 'polydev_session_step_seconds',
-    help: 'Duration of the steps of ended login sessions',
-    labelNames: ['step'],
-    buckets: STEP_BUCKETS,
     registers,
   });
   const active = new Gauge({
@@ -66,33 +58,17 @@ export function addMetrics(app: Api, services: Services, openStreams: OpenStream
     registers,
   });
 
-  let counted = new Set<string>();
+  const steps = new Map<string, StepTotal>();
+  let since = new Date();
   const collect = async () => {
-    const [sessionList, machineList] = await Promise.all([
-      services.logins.list({}),
-      services.machines.list({}),
-    ]);
+    const counts = await services.operation.statistics(since, STEP_BUCKETS);
+    since = counts.upTo;
     active.reset();
-    const seen = new Set<string>();
-    for (const session of sessionList) {
-      if (session.endedAt === null) active.inc({ state: session.state });
-      else if (session.endedAt >= startedAt) {
-        seen.add(session.id);
-        if (counted.has(session.id)) continue;
-        ended.inc({ provider: session.provider, realm: session.realm, state: session.state });
-        for (const event of session.timeline) {
-          if (event.kind === 'step' && event.durationMs !== null) {
-            steps.observe({ step: event.name }, event.durationMs / 1000);
-          }
-        }
-      }
-    }
-    // Those that fell off the list cannot come back to it.
-    counted = seen;
+    for (const { state, count } of counts.active) active.inc({ state }, count);
     machines.reset();
-    for (const machine of machineList) {
-      if (machine.endedAt === null) machines.inc({ kind: machine.kind, state: machine.state });
-    }
+    for (const { kind, state, count } of counts.machines) machines.inc({ kind, state }, count);
+    for (const { count, ...labels } of counts.ended) ended.inc(labels, count);
+    for (const { step, ...more } of counts.steps) steps.set(step, added(steps.get(step), more));
     streams.reset();
     for (const [purpose, count] of openStreams.count()) streams.set({ purpose }, count);
   };
@@ -105,7 +81,35 @@ export function addMetrics(app: Api, services: Services, openStreams: OpenStream
       const mine = turn.then(collect);
       turn = mine.catch(() => undefined);
       await mine;
-      return registry.metrics();
+      return `${await registry.metrics()}\n${stepText(steps)}`;
     },
   };
+}
+
+interface StepTotal {
+  readonly count: number;
+  readonly seconds: number;
+  readonly within: readonly number[];
+}
+
+const added = (before: StepTotal | undefined, more: StepTotal): StepTotal => ({
+  count: (before?.count ?? 0) + more.count,
+  seconds: (before?.seconds ?? 0) + more.seconds,
+  within: more.within.map((count, index) => (before?.within[index] ?? 0) + count),
+});
+
+/** The steps of ended sessions as a histogram. prom-client's takes single observations; these are sums of the database. */
+function stepText(totals: ReadonlyMap<string, StepTotal>): string {
+  const name = 'polydev_session_step_seconds';
+  const lines = [
+    `# HELP ${name} Duration of the steps of ended login sessions`,
+    `# TYPE ${name} histogram`,
+    ...[...totals].flatMap(([step, { count, seconds, within }]) => [
+      ...STEP_BUCKETS.map((le, index) => `${name}_bucket{le="${le}",step="${step}"} ${within[index] ?? 0}`),
+      `${name}_bucket{le="+Inf",step="${step}"} ${count}`,
+      `${name}_sum{step="${step}"} ${seconds}`,
+      `${name}_count{step="${step}"} ${count}`,
+    ]),
+  ];
+  return `${lines.join('\n')}\n`;
 }

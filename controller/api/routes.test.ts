@@ -188,7 +188,10 @@ describe('credentials and hosts', () => {
 describe('operation', () => {
   it('is ready when every part is, and names those that are not', async () => {
     let database: string | undefined = 'Postgres does not answer';
-    const one = await createTestApi({ readiness: [{ name: 'database', check: async () => database }] });
+    const one = await createTestApi({
+      readiness: [{ name: 'database', check: async () => database }],
+      timing: { readyMs: 0 },
+    });
     const ready = async () => {
       const reply = await one.app.inject('/ready');
       const { parts, ready } = reply.json();
@@ -207,6 +210,28 @@ describe('operation', () => {
     expect((await one.app.inject('/ready')).body).not.toContain('10.1.2.3');
     one.services.hosts.list = async () => [];
     expect((await ready()).missing).toEqual(['host_service', 'image']);
+    await one[Symbol.asyncDispose]();
+  });
+
+  it('asks its parts once for all who ask whether it is ready', async () => {
+    let asked = 0;
+    const gate = Promise.withResolvers<void>();
+    const check = async () => {
+      asked++;
+      await gate.promise;
+      return undefined;
+    };
+    const one = await createTestApi({ readiness: [{ name: 'part', check }], timing: { readyMs: 60_000 } });
+    let listed = 0;
+    one.services.hosts.list = async () => {
+      listed++;
+      return one.services.hostList;
+    };
+    const replies = [1, 2, 3].map(() => one.app.inject('/ready'));
+    gate.resolve();
+    for (const reply of await Promise.all(replies)) expect(reply.statusCode).toBe(200);
+    expect((await one.app.inject('/ready')).statusCode).toBe(200);
+    expect({ asked, listed }).toEqual({ asked: 1, listed: 1 });
     await one[Symbol.asyncDispose]();
   });
 

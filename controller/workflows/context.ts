@@ -20,6 +20,8 @@ export interface WorkflowSettings {
   readonly bootDeadlineMs: number;
   /** How often the machines of the host are compared with the database. */
   readonly reconcileEveryMs: number;
+  /** How long events, audit entries, ended sessions and destroyed machines stay in the database. */
+  readonly retentionDays: number;
 }
 
 export const DEFAULT_SETTINGS: WorkflowSettings = {
@@ -30,6 +32,7 @@ export const DEFAULT_SETTINGS: WorkflowSettings = {
   display: { width: 1280, height: 800 },
   bootDeadlineMs: 60_000,
   reconcileEveryMs: 5_000,
+  retentionDays: 90,
 };
 
 export interface Context {

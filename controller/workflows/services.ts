@@ -6,6 +6,8 @@ import { PolydevError } from '../../protocol/errors.ts';
 import type { HostClient } from '../hosts/host-client.ts';
 import type { Services } from '../services.ts';
 import { listen } from '../store/notifications.ts';
+import { prune } from '../store/prune.ts';
+import { readStatistics } from '../store/statistics.ts';
 import type { Database } from '../store/tables.ts';
 import type { Vault } from '../vault/vault.ts';
 import { type Context, DEFAULT_SETTINGS, type WorkflowSettings } from './context.ts';
@@ -73,6 +75,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     machines: createMachines(context, flows),
     credentials: createCredentials(context, flows),
     hosts: createHosts(context),
+    operation: { statistics: (from, stepBuckets) => readStatistics(context.db, from, stepBuckets) },
     async [Symbol.asyncDispose]() {
       closing.abort();
       await reconciling;
@@ -81,9 +84,17 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
   };
 }
 
+const PRUNE_EVERY_MS = 3_600_000;
+const DAY_MS = 86_400_000;
+
 async function keepReconciled(context: Context): Promise<void> {
   let complained = false;
+  let pruneAt = 0;
   while (!context.closing.aborted) {
+    if (Date.now() >= pruneAt) {
+      pruneAt = Date.now() + PRUNE_EVERY_MS;
+      await pruneOld(context);
+    }
     try {
       await reconcileMachines(context);
       complained = false;
@@ -94,5 +105,15 @@ async function keepReconciled(context: Context): Promise<void> {
     await sleep(context.settings.reconcileEveryMs, undefined, { signal: context.closing, ref: false }).catch(
       () => undefined,
     );
+  }
+}
+
+async function pruneOld(context: Context): Promise<void> {
+  const cutoff = new Date(Date.now() - context.settings.retentionDays * DAY_MS);
+  try {
+    const rows = await prune(context.db, cutoff, context.closing);
+    if (rows > 0) context.log.info({ rows, cutoff }, 'what was too old was removed from the database');
+  } catch (error) {
+    context.log.warn({ err: PolydevError.from(error) }, 'what is too old could not be removed');
   }
 }

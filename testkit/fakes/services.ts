@@ -12,7 +12,9 @@ import type {
   LoginRequest,
   Logins,
   Machines,
+  Operation,
   Services,
+  Statistics,
   Terminal,
 } from '../../controller/services.ts';
 import type { ExecEvent, ExecRequest, TerminalSize } from '../../protocol/agent.ts';
@@ -326,4 +328,34 @@ export class FakeServices implements Services {
   };
 
   readonly hosts: Hosts = { list: async () => this.hostList };
+
+  readonly operation: Operation = {
+    statistics: async (from, stepBuckets): Promise<Statistics> => {
+      const upTo = new Date();
+      const over = [...this.sessions.values()].filter(
+        ({ endedAt }) => endedAt !== null && new Date(endedAt) >= from && new Date(endedAt) < upTo,
+      );
+      const steps = over.flatMap(({ timeline }) =>
+        timeline.flatMap(({ kind, name, durationMs }) =>
+          kind === 'step' && durationMs !== null ? [{ step: name, seconds: durationMs / 1000 }] : [],
+        ),
+      );
+      return {
+        active: [...this.sessions.values()]
+          .filter(({ endedAt }) => endedAt === null)
+          .map(({ state }) => ({ state, count: 1 })),
+        machines: [...this.machineMap.values()]
+          .filter(({ endedAt }) => endedAt === null)
+          .map(({ kind, state }) => ({ kind, state, count: 1 })),
+        ended: over.map(({ provider, realm, state }) => ({ provider, realm, state, count: 1 })),
+        steps: steps.map(({ step, seconds }) => ({
+          step,
+          count: 1,
+          seconds,
+          within: stepBuckets.map((bound) => (seconds <= bound ? 1 : 0)),
+        })),
+        upTo,
+      };
+    },
+  };
 }
