@@ -1,6 +1,7 @@
 /** One running instance per data directory: a file with the pid and its start time, so that a reused pid is not believed. */
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { z } from 'zod';
+import { takeLock as takeGuard } from '../host/images/lock.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { type Settings, settingsPaths } from './settings.ts';
 
@@ -36,26 +37,43 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Takes the lock for this process; throws `already_running` when another live process has it. */
+const GUARD_DEADLINE_MS = 10_000;
+
+/**
+ * Takes the lock for this process; throws `already_running` when another live process has it. Of any number of processes
+ * that try at the same moment one gets it.
+ */
 export async function takeLock(
   settings: Settings,
 ): Promise<{ setUrls(urls: { url: string; publicUrl: string }): Promise<void>; release(): Promise<void> }> {
-  const other = await readLock(settings);
-  if (other !== undefined && other.pid !== process.pid) {
-    throw new PolydevError(
-      'already_running',
-      `process ${other.pid} runs with the data directory ${settings.dataDir}`,
-    );
-  }
   const file = settingsPaths(settings).lock;
-  const ticks = (await startTicks(process.pid)) ?? '';
-  const write = async (lock: Lock) => {
-    await writeFile(`${file}.new`, JSON.stringify(lock), { mode: 0o644 });
-    await rename(`${file}.new`, file);
-  };
-  await write({ pid: process.pid, startTicks: ticks });
+  const lock: Lock = { pid: process.pid, startTicks: (await startTicks(process.pid)) ?? '' };
+  const draft = `${file}.${process.pid}`;
+  const write = (content: Lock) => writeFile(draft, JSON.stringify(content), { mode: 0o644 });
+  // Whoever finds the lock of a dead process must not remove the one that somebody has put in its place meanwhile.
+  const guard = await takeGuard(`${file}.guard`, { signal: AbortSignal.timeout(GUARD_DEADLINE_MS) });
+  try {
+    const other = await readLock(settings);
+    if (other !== undefined) throw alreadyRunning(settings, `process ${other.pid} runs`);
+    await rm(file, { force: true });
+    await write(lock);
+    await link(draft, file).catch((error: NodeJS.ErrnoException) => {
+      throw error.code === 'EEXIST'
+        ? alreadyRunning(settings, 'another process has just begun to run')
+        : error;
+    });
+  } finally {
+    await rm(draft, { force: true });
+    await guard[Symbol.asyncDispose]();
+  }
   return {
-    setUrls: (urls) => write({ pid: process.pid, startTicks: ticks, ...urls }),
+    setUrls: async (urls) => {
+      await write({ ...lock, ...urls });
+      await rename(draft, file);
+    },
     release: () => rm(file, { force: true }),
   };
 }
+
+const alreadyRunning = (settings: Settings, who: string): PolydevError =>
+  new PolydevError('already_running', `${who} with the data directory ${settings.dataDir}`);

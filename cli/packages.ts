@@ -25,6 +25,7 @@ export const RUN_PACKAGES: readonly HostPackage[] = [
   { package: 'dnsmasq-base', binary: 'dnsmasq', why: 'names for the machines' },
   { package: 'mmdebstrap', binary: 'mmdebstrap', why: 'builds the golden image from Debian packages' },
   { package: 'erofs-utils', binary: 'mkfs.erofs', why: 'writes the read-only layers of the golden image' },
+  { package: 'e2fsprogs', binary: 'mke2fs', why: 'makes the private disks of the machines' },
   { package: 'openssl', binary: 'openssl', why: 'certificates of the test identity provider' },
   { package: 'util-linux', binary: 'setpriv', why: 'drops root for everything that does not need it' },
 ];

@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { readLock, takeLock } from './lock.ts';
-import { checkPort, checkReadable } from './preflight.ts';
+import { checkPaths, checkPort, checkReadable } from './preflight.ts';
 import { readSettings, settingsPaths } from './settings.ts';
 
 let folder: string;
@@ -45,6 +45,17 @@ it('names a checkout that was made with a strict umask, and what to do', async (
   await expect(checkReadable(folder, node)).rejects.toMatchObject({
     message: expect.stringContaining('POLYDEV_CACHE'),
   });
+});
+
+it('names a data directory that cannot be part of mount options', () => {
+  for (const name of ['my data', 'a,b', 'a:b', 'a\\b'])
+    expect(() => checkPaths(readSettings({ data: path.join(folder, name) }))).toThrow(
+      expect.objectContaining({
+        code: 'configuration_invalid',
+        message: expect.stringContaining('without spaces, commas, colons and backslashes'),
+      }),
+    );
+  checkPaths(readSettings({ data: path.join(folder, 'data') }));
 });
 
 it('takes a lock that a loss of power left empty', async () => {

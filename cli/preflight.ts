@@ -2,7 +2,9 @@
 import { stat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import path from 'node:path';
+import { MountablePath } from '../host/config.ts';
 import { PolydevError } from '../protocol/errors.ts';
+import type { Settings } from './settings.ts';
 
 /** Throws `configuration_invalid` when the address cannot be listened on. */
 export async function checkPort({ port, bind }: { port: number; bind: string }): Promise<void> {
@@ -21,6 +23,19 @@ export async function checkPort({ port, bind }: { port: number; bind: string }):
     throw new PolydevError('configuration_invalid', why, { cause: error });
   } finally {
     server.close();
+  }
+}
+
+/** Throws `configuration_invalid` when a folder has a name that the host service would refuse. */
+export function checkPaths({ dataDir, cacheDir }: Settings): void {
+  for (const [name, place] of [
+    ['data directory (--data)', dataDir],
+    ['cache directory (POLYDEV_CACHE)', cacheDir],
+  ] as const) {
+    const parsed = MountablePath.safeParse(place);
+    if (parsed.success) continue;
+    const why = parsed.error.issues.map(({ message }) => message).join('; ');
+    throw new PolydevError('configuration_invalid', `${name} ${place}: ${why}`);
   }
 }
 

@@ -13,7 +13,7 @@ import { endLeftovers } from './leftovers.ts';
 import { readLock, takeLock } from './lock.ts';
 import { formatDuration, type Output } from './output.ts';
 import { describeMissing, ensurePackages, missingPackages, RUN_PACKAGES } from './packages.ts';
-import { checkPort, checkReadable } from './preflight.ts';
+import { checkPaths, checkPort, checkReadable } from './preflight.ts';
 import { type Settings, settingsPaths } from './settings.ts';
 import { ensureWeb } from './web.ts';
 
@@ -63,6 +63,7 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
   process.umask(0o022);
   await using cleanup = new AsyncDisposableStack();
   try {
+    checkPaths(settings);
     // First of all: what follows must not happen to an instance that another `up` is starting or running.
     await mkdir(settings.dataDir, { recursive: true });
     const lock = await takeLock(settings);
@@ -212,7 +213,12 @@ async function startAll(
     { mode: 0o600 },
   );
   await chown(config, account.uid, account.gid);
-  const view = 'mount --bind "$1" "$2" && shift 2 && cd "$1" && shift && exec "$@"';
+  // Its copies of the machines' mounts go: they would keep the disks of machines that end in use.
+  const view = `mount --bind "$1" "$2" && cd "$2" || exit 1
+    for at in $(cut -d ' ' -f 5 /proc/self/mountinfo); do case "$at" in
+      "$3"/* | "$4"/*) umount --lazy "$at" ;;
+    esac; done
+    shift 4; exec "$@"`;
   const controller = await superviseChild({
     name: 'controller',
     argv: [
@@ -229,7 +235,8 @@ async function startAll(
       'sh',
       settings.checkout,
       app,
-      app,
+      path.join(settings.runDir, 'host'),
+      paths.hostData,
       'setpriv',
       `--reuid=${account.uid}`,
       `--regid=${account.gid}`,

@@ -7,8 +7,8 @@ import { SUBNETS } from './network/addresses.ts';
 
 /** Nothing but a file name: never part of an option. */
 const PlainPath = z.string().refine(isAbsolute, { message: 'must be an absolute path' });
-const Path = z.string().refine((path) => isAbsolute(path) && !/[,:\\\s]/.test(path), {
-  // The overlay's mount options and the runtime's configuration hold these paths.
+/** A path that can be part of mount options: the overlay's hold these. */
+export const MountablePath = z.string().refine((path) => isAbsolute(path) && !/[,:\\\s]/.test(path), {
   message: 'must be an absolute path without spaces, commas, colons and backslashes',
 });
 
@@ -16,13 +16,13 @@ export const HostConfig = z.strictObject({
   /** Names everything of this instance on the host. */
   instance: z.string().regex(/^[a-z]{6}$/, 'must be 6 lower-case letters'),
   /** Disks of machines, consoles, evidence. */
-  dataDir: Path,
+  dataDir: MountablePath,
   /** Below /run: mounts, sockets, leases. Every user must be able to pass through its parents. */
-  runDir: Path,
-  socketPath: Path,
+  runDir: MountablePath,
+  socketPath: MountablePath,
   /** The user that may talk to us. */
   socketUid: z.number().int().min(0),
-  imageCacheDir: Path,
+  imageCacheDir: MountablePath,
   /** `none`: nothing is ever touched in the host's own network, and no machine reaches anything public. */
   uplink: z.enum(['nat', 'none']).default('nat'),
   subnet: z.cidrv4().default(SUBNETS[0]),
@@ -32,7 +32,7 @@ export const HostConfig = z.strictObject({
   nodePath: PlainPath,
   checkout: PlainPath,
   /** Claims that all instances of this host share. */
-  sharedDir: Path.default('/run/polydev-shared'),
+  sharedDir: MountablePath.default('/run/polydev-shared'),
   logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 export type HostConfig = z.infer<typeof HostConfig>;

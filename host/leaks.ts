@@ -7,11 +7,21 @@ import { hostTable, namespacePath, uplinkName } from './network/addresses.ts';
 import { instanceNamespaces } from './network/network.ts';
 import { run } from './system/command.ts';
 import { Leases } from './system/leases.ts';
+import { loopDevices } from './system/loops.ts';
 import { findProcesses, processesInNetworkNamespace } from './system/processes.ts';
 import { mountPoints } from './system/syscalls.ts';
 
 export interface Leak {
-  kind: 'process' | 'mount' | 'namespace' | 'interface' | 'cgroup' | 'nft table' | 'lease' | 'folder';
+  kind:
+    | 'process'
+    | 'mount'
+    | 'namespace'
+    | 'interface'
+    | 'cgroup'
+    | 'loop device'
+    | 'nft table'
+    | 'lease'
+    | 'folder';
   name: string;
 }
 
@@ -52,7 +62,13 @@ export async function audit(places: AuditPlaces): Promise<Leak[]> {
     'mount',
     mountPoints()
       .map(({ target }) => target)
-      .filter((target) => within(target, runDir)),
+      .filter((target) => within(target, runDir) || within(target, dataDir)),
+  );
+  add(
+    'loop device',
+    loopDevices()
+      .filter(({ file }) => within(file, runDir) || within(file, dataDir))
+      .map(({ name, file }) => `${name} ${file}`),
   );
   add('namespace', namespaces);
   add('cgroup', cgroupFolders(cgroupOfInstance(instance)));

@@ -13,6 +13,7 @@ export const PROGRAMS: Readonly<Record<string, string>> = {
   setpriv: 'util-linux',
   unshare: 'util-linux',
   mount: 'mount',
+  mke2fs: 'e2fsprogs',
   openssl: 'openssl',
 };
 

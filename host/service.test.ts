@@ -1,5 +1,5 @@
 /** The service as its callers see it: HTTP over the socket, killed and started again, stopped. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, statSync } from 'node:fs';
 import { type ClientRequest, request as httpRequest } from 'node:http';
@@ -139,6 +139,22 @@ describe.skipIf(missing !== undefined)(`host service (needs ${missing ?? 'nothin
     }
   });
 
+  it('starts no machine while the data directory has little space', async () => {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=200m', 'tmpfs', bench.config.dataDir]);
+    try {
+      await serve();
+      const spec = newSpec();
+      expect(await call('PUT', `/v1/machines/${spec.id}`, spec)).toMatchObject({
+        status: 507,
+        body: { error: { code: 'host_out_of_space', message: expect.stringContaining('MiB are free') } },
+      });
+      expect((await call('GET', '/v1/machines')).body).toEqual({ machines: [] });
+      await end('SIGTERM');
+    } finally {
+      execFileSync('umount', ['--lazy', bench.config.dataDir]);
+    }
+  });
+
   it('takes back what a kill in the middle of starts left behind', async () => {
     await serve();
     const specs = Array.from({ length: 4 }, () => newSpec());
@@ -162,7 +178,7 @@ describe.skipIf(missing !== undefined)(`host service (needs ${missing ?? 'nothin
     await end('SIGTERM');
     expect(await audit(bench.config)).toEqual([]);
     const folder = (id: string): string => join(bench.config.dataDir, 'machines', id);
-    expect([existsSync(folder(browser.id)), existsSync(join(folder(cli.id), 'upper'))]).toEqual([
+    expect([existsSync(folder(browser.id)), existsSync(join(folder(cli.id), 'disk.ext4'))]).toEqual([
       false,
       true,
     ]);

@@ -1,6 +1,6 @@
 /** The host service as a value: everything opened in order, everything closed in the reverse order. */
 import { existsSync } from 'node:fs';
-import { chmod, mkdir, readFile, rmdir, statfs } from 'node:fs/promises';
+import { chmod, mkdir, readFile, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
@@ -14,6 +14,7 @@ import { claimIds, releaseIds } from './drivers/namespace/ids.ts';
 import { openImageStore } from './images/store.ts';
 import { Evidence } from './machines/evidence.ts';
 import { MachineManager } from './machines/manager.ts';
+import { checkSpace, diskSpace, LOW_DISK_MIB } from './machines/space.ts';
 import { Network } from './network/network.ts';
 import { checkRequirements } from './requirements.ts';
 import { startServer } from './server/server.ts';
@@ -36,7 +37,6 @@ export interface HostService {
   stop(): Promise<void>;
 }
 
-const LOW_DISK_MIB = 1024;
 const REPROBE_MS = 10_000;
 
 /** Starts everything. Throws PolydevError; what it made is gone then, machines of an earlier service excepted. */
@@ -98,6 +98,7 @@ export async function startHostService(
     machinesFolder,
     evidence: new Evidence(join(dataDir, 'evidence')),
     readConsole,
+    checkSpace: () => checkSpace(dataDir),
     currentImage: async () => (await images.current())?.id,
     log,
   });
@@ -166,8 +167,6 @@ async function removeRunDir({ runDir, sharedDir }: HostConfig): Promise<void> {
   for (const folder of [join(sharedDir, 'ids'), sharedDir]) await rmdir(folder).catch(() => undefined);
 }
 
-const MIB = 1024 * 1024;
-
 async function describeHealth(
   config: HostConfig,
   report: DriverReport,
@@ -178,11 +177,7 @@ async function describeHealth(
   const meminfo = await readFile('/proc/meminfo', 'utf8');
   const memory = (name: string): number =>
     Math.round(Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(meminfo)?.[1] ?? 0) / 1024);
-  const disk = await statfs(config.dataDir);
-  const diskMiB = {
-    total: Math.round((disk.blocks * disk.bsize) / MIB),
-    available: Math.round((disk.bavail * disk.bsize) / MIB),
-  };
+  const diskMiB = await diskSpace(config.dataDir);
   const problems = [...report.problems, ...network.problems()];
   if (image === null) problems.push('there is no current image');
   if (diskMiB.available < LOW_DISK_MIB)

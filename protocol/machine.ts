@@ -18,8 +18,13 @@ export const Limits = z.strictObject({
   memoryMiB: z.number().int().min(64).max(262_144),
   /** Processes and threads. */
   pids: z.number().int().min(32).max(32_768),
+  /** Size of the private disk when it is made. Absent: DEFAULT_DISK_MIB. */
+  diskMiB: z.number().int().min(16).max(1_048_576).optional(),
 });
 export type Limits = z.infer<typeof Limits>;
+
+/** Space is taken on the host only as the guest writes. */
+export const DEFAULT_DISK_MIB: Readonly<Record<MachineKind, number>> = { browser: 2048, cli: 8192 };
 
 export const Display = z.strictObject({
   width: z.number().int().min(320).max(3840),

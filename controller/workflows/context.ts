@@ -6,7 +6,7 @@
  */
 import type { Logger } from 'pino';
 import type { MachineId } from '../../protocol/ids.ts';
-import type { Display, Limits, MachineKind } from '../../protocol/machine.ts';
+import { DEFAULT_DISK_MIB, type Display, type Limits, type MachineKind } from '../../protocol/machine.ts';
 import { type AgentClient, createAgentClient } from '../hosts/agent-client.ts';
 import type { HostClient } from '../hosts/host-client.ts';
 import type { Notifications } from '../store/notifications.ts';
@@ -26,8 +26,8 @@ export interface WorkflowSettings {
 
 export const DEFAULT_SETTINGS: WorkflowSettings = {
   limits: {
-    browser: { cpus: 2, memoryMiB: 2048, pids: 1024 },
-    cli: { cpus: 2, memoryMiB: 2048, pids: 1024 },
+    browser: { cpus: 2, memoryMiB: 2048, pids: 1024, diskMiB: DEFAULT_DISK_MIB.browser },
+    cli: { cpus: 2, memoryMiB: 2048, pids: 1024, diskMiB: DEFAULT_DISK_MIB.cli },
   },
   display: { width: 1280, height: 800 },
   bootDeadlineMs: 60_000,

@@ -23,6 +23,8 @@ export interface ManagerOptions {
   evidence: Evidence;
   /** The console a driver left in a machine's folder. */
   readConsole: (folder: string) => Promise<string>;
+  /** Throws `host_out_of_space` when no machine may start. */
+  checkSpace: () => Promise<void>;
   currentImage: () => Promise<ImageId | undefined>;
   log: Logger;
 }
@@ -138,7 +140,8 @@ export class MachineManager {
 
   /**
    * Brings a machine to `running`. The same id again returns the running one; a stopped CLI machine starts again on its
-   * disk; a browser machine that ended stays ended, it is single use. Throws `conflict` for another spec.
+   * disk; a browser machine that ended stays ended, it is single use. Throws `conflict` for another spec,
+   * `host_out_of_space`.
    */
   put(spec: MachineSpec): Promise<HostMachine> {
     if (this.#closing) throw new PolydevError('not_ready', 'the host service is stopping');
@@ -157,6 +160,7 @@ export class MachineManager {
     }
     const image = spec.image ?? known?.image ?? (await this.#options.currentImage());
     if (image === undefined) throw new PolydevError('image_missing', 'this host has no current image');
+    await this.#options.checkSpace();
     return this.#start(spec, image, known);
   }
 

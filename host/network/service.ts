@@ -32,8 +32,11 @@ const unprivileged = (uid: number): string[] => [
 export class Service implements AsyncDisposable {
   readonly #options: ServiceOptions;
   #child: ChildProcess | undefined;
+  #ready = false;
   #closing = false;
   #restart: NodeJS.Timeout | undefined;
+  /** The restart that is under way. Never rejects. */
+  #launching: Promise<void> | undefined;
   #backoffMs = 500;
   readonly #lines: string[] = [];
 
@@ -53,9 +56,9 @@ export class Service implements AsyncDisposable {
     }
   }
 
-  /** Whether it runs now; false between a death and the restart. */
+  /** Whether it runs and is ready now; false between a death and the end of the restart. */
   get alive(): boolean {
-    return this.#child !== undefined;
+    return this.#ready;
   }
 
   async #launch(signal?: AbortSignal): Promise<void> {
@@ -85,6 +88,7 @@ export class Service implements AsyncDisposable {
           log.debug({ service: name }, line.slice(0, 500));
           if (!ready(line)) return;
           settle();
+          this.#ready = this.#child === child;
           resolve();
         });
       }
@@ -94,34 +98,49 @@ export class Service implements AsyncDisposable {
       });
       child.once('exit', (code, ended) => {
         settle();
-        this.#child = undefined;
-        fail(`ended with ${ended ?? `code ${code}`}`);
-        this.#scheduleRestart();
+        const launched = this.#ready;
+        this.#forget(child);
+        // A launch that fails is tried again by whoever launched.
+        if (launched) this.#scheduleRestart(`ended with ${ended ?? `code ${code}`}`);
+        else fail(`ended with ${ended ?? `code ${code}`}`);
       });
+    }).catch(async (error: unknown) => {
+      await this.#end(child);
+      throw error;
     });
     this.#backoffMs = 500;
   }
 
-  #scheduleRestart(): void {
+  #scheduleRestart(why: string): void {
     if (this.#closing) return;
     const { name, log } = this.#options;
-    log.error(
-      { service: name, lines: this.#lines.slice(-5) },
-      `${name} ended; again in ${this.#backoffMs} ms`,
-    );
+    const lines = this.#lines.slice(-5);
+    log.error({ service: name, lines }, `${name}: ${why}; again in ${this.#backoffMs} ms`);
     this.#restart = setTimeout(() => {
-      this.#launch().catch((error: unknown) =>
-        log.error({ service: name, err: error }, `${name} did not start`),
+      this.#launching = this.#launch().catch((error: unknown) =>
+        this.#scheduleRestart(error instanceof Error ? error.message : String(error)),
       );
     }, this.#backoffMs);
     this.#backoffMs = Math.min(this.#backoffMs * 2, 30_000);
   }
 
+  #forget(child: ChildProcess): void {
+    if (this.#child !== child) return;
+    this.#child = undefined;
+    this.#ready = false;
+  }
+
+  /** Ends a child, also one that never became ready or never ran. */
+  async #end(child: ChildProcess): Promise<void> {
+    const identity = child.pid === undefined ? undefined : identify(child.pid);
+    if (identity !== undefined) await endProcess(identity, 2000);
+    this.#forget(child);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing = true;
     clearTimeout(this.#restart);
-    const pid = this.#child?.pid;
-    const identity = pid === undefined ? undefined : identify(pid);
-    if (identity !== undefined) await endProcess(identity, 2000);
+    if (this.#child !== undefined) await this.#end(this.#child);
+    await this.#launching;
   }
 }

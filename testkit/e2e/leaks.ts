@@ -5,6 +5,7 @@ import { execa } from 'execa';
 export interface Traces {
   readonly processes: string[];
   readonly mounts: string[];
+  readonly loops: string[];
   readonly namespaces: string[];
   readonly interfaces: string[];
   readonly cgroups: string[];
@@ -12,7 +13,7 @@ export interface Traces {
 
 /**
  * Everything on this computer that carries one of the marks (an instance's name, its data directory): processes by
- * command line, mounts, named network namespaces, interfaces, control groups. Independent of the host service's own audit.
+ * command line, mounts, loop devices by the file behind them, named network namespaces, interfaces, control groups. Independent of the host service's own audit.
  */
 export async function tracesOf(marks: readonly string[]): Promise<Traces> {
   const marked = (text: string) => marks.some((mark) => text.includes(mark));
@@ -27,6 +28,9 @@ export async function tracesOf(marks: readonly string[]): Promise<Traces> {
     .split('\n')
     .filter((line) => marked(line))
     .map((line) => line.split(' ')[4] ?? '');
+  const loops = (await execa('losetup', ['--all', '--noheadings'], { timeout: 10_000 })).stdout
+    .split('\n')
+    .filter(marked);
   const namespaces = (await readdir('/run/netns').catch(() => [])).filter(marked);
   const links = await execa('ip', ['-brief', 'link'], { timeout: 10_000 });
   const interfaces = links.stdout.split('\n').filter(marked);
@@ -35,7 +39,14 @@ export async function tracesOf(marks: readonly string[]): Promise<Traces> {
     reject: false,
   });
   const cgroups = found.stdout.split('\n').filter(marked);
-  return { processes, mounts, namespaces, interfaces, cgroups };
+  return { processes, mounts, loops, namespaces, interfaces, cgroups };
 }
 
-export const NO_TRACES: Traces = { processes: [], mounts: [], namespaces: [], interfaces: [], cgroups: [] };
+export const NO_TRACES: Traces = {
+  processes: [],
+  mounts: [],
+  loops: [],
+  namespaces: [],
+  interfaces: [],
+  cgroups: [],
+};

@@ -63,20 +63,20 @@ describe('a login session from the terminal', () => {
     expect(machine).toBeDefined();
     const hostData = settingsPaths(readSettings({ data: polydev.dataDir })).hostData;
     const machineDir = path.join(hostData, 'machines', machine?.id ?? '');
-    const files = await readdir(machineDir, { recursive: true });
-    const authFile = files.find((f) => f.endsWith('home/person/.codex/auth.json'));
-    expect(authFile).toBeDefined();
+    const disk = path.join(machineDir, 'disk');
+    const authFile = path.join(disk, 'upper/home/person/.codex/auth.json');
     const auth = z
       .object({
         tokens: z.object({ access_token: z.string(), refresh_token: z.string(), id_token: z.string() }),
       })
-      .parse(JSON.parse(await readFile(path.join(machineDir, authFile ?? ''), 'utf8')));
+      .parse(JSON.parse(await readFile(authFile, 'utf8')));
     const secrets = Object.values(auth.tokens).map((token) => token.split('.').at(-1) ?? token);
     expect(secrets.every((s) => s.length >= 20)).toBe(true);
-    const places = await placesWith(secrets, [polydev.dataDir, '/run/polydev']);
+    // The machine's disk is a mount of its own, which the search of the data directory does not enter.
+    const places = await placesWith(secrets, [polydev.dataDir, disk, '/run/polydev']);
     // The identity provider of the test keeps what it issued; it stands for the provider's own servers.
-    const ours = places.filter((p) => !p.includes('/idp'));
-    expect(ours).toEqual([path.join(machineDir, authFile ?? '')]);
+    const ours = places.filter((p) => !p.includes('/idp') && p !== path.join(machineDir, 'disk.ext4'));
+    expect(ours).toEqual([authFile]);
   });
 
   it('connects again and again into the same CLI machine, one live holder per credential', async () => {

@@ -8,7 +8,13 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { ImageId, MachineId } from '../../../protocol/ids.ts';
-import { type GuestConfig, MachineSpec, type Realm, Stamp } from '../../../protocol/machine.ts';
+import {
+  DEFAULT_DISK_MIB,
+  type GuestConfig,
+  MachineSpec,
+  type Realm,
+  Stamp,
+} from '../../../protocol/machine.ts';
 import type { Attachment, Network } from '../../network/network.ts';
 import { listIfThere, parseJson, readIfThere, removeTree, writeAtomic } from '../../system/files.ts';
 import type { Leases } from '../../system/leases.ts';
@@ -18,11 +24,12 @@ import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from 
 import { closeChannel, openChannel } from './channel.ts';
 import { Console } from './console.ts';
 import { type ContainerPlace, removeContainer, startContainer } from './container.ts';
+import { closeDisk, diskOwner, openDisk } from './disk.ts';
 import { ExitWatch } from './exit.ts';
 import { claimIds, releaseIds } from './ids.ts';
 import { NamespaceMachine } from './machine.ts';
 import { probe } from './probe.ts';
-import { diskOwner, mountRootfs, unmountRootfs } from './rootfs.ts';
+import { mountRootfs, unmountRootfs } from './rootfs.ts';
 import { closeUserNamespace, openUserNamespace } from './userns.ts';
 
 /** What the driver needs of the image store. */
@@ -145,24 +152,23 @@ export class NamespaceDriver implements Driver {
     firstId: number,
     signal: AbortSignal,
   ): Promise<string> {
-    const [userNamespace, { layers }] = await Promise.all([
-      openUserNamespace(firstId, signal),
-      this.#options.images.mount(image),
-    ]);
+    const volatile = spec.kind === 'browser';
+    const sizeMiB = spec.limits.diskMiB ?? DEFAULT_DISK_MIB[spec.kind];
+    const opening = openUserNamespace(firstId, signal);
     try {
-      return mountRootfs({
-        layers,
-        diskFolder: this.#folder(spec.id),
-        runFolder: this.#place(spec.id).runFolder,
-        userNamespace,
-        firstId,
-        volatile: spec.kind === 'browser',
-      });
+      const [userNamespace, { layers }, diskFolder] = await settleAll([
+        opening,
+        this.#options.images.mount(image),
+        openDisk({ folder: this.#folder(spec.id), sizeMiB, firstId, volatile }, signal),
+      ]);
+      const { runFolder } = this.#place(spec.id);
+      return mountRootfs({ layers, diskFolder, runFolder, userNamespace, firstId, volatile });
     } catch (error) {
+      if (error instanceof PolydevError) throw error;
       const why = error instanceof Error ? error.message : String(error);
       throw new PolydevError('machine_start_failed', `root file system: ${why}`, { cause: error });
     } finally {
-      closeUserNamespace(userNamespace);
+      await opening.then(closeUserNamespace, () => undefined);
     }
   }
 
@@ -224,16 +230,13 @@ export class NamespaceDriver implements Driver {
     const place = this.#place(id);
     const folder = this.#folder(id);
     await removeContainer(place);
-    unmountRootfs(place.runFolder);
+    await unmountRootfs(place.runFolder);
+    await closeDisk(folder, { remove: options.disk });
     await this.#options.network.detach(id);
     await removeTree(place.runFolder);
     await rm(join(folder, 'driver.json'), { force: true });
     this.#machines.delete(id);
-    if (!options.disk) return;
-    await Promise.all(
-      ['upper', 'work'].map((name) => rm(join(folder, name), { recursive: true, force: true })),
-    );
-    await releaseIds(this.#options.idLeases, folder);
+    if (options.disk) await releaseIds(this.#options.idLeases, folder);
   }
 
   /**

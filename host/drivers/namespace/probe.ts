@@ -10,6 +10,7 @@ import type { Leases } from '../../system/leases.ts';
 import type { DriverReport } from '../driver.ts';
 import { cgroupOfInstance } from './cgroups.ts';
 import { type ContainerPlace, removeContainer, startContainer } from './container.ts';
+import { closeDisk, openDisk } from './disk.ts';
 import type { ImageSource } from './driver.ts';
 import type { ExitWatch } from './exit.ts';
 import { claimIds, releaseIds } from './ids.ts';
@@ -17,6 +18,7 @@ import { mountRootfs, unmountRootfs } from './rootfs.ts';
 import { closeUserNamespace, openUserNamespace } from './userns.ts';
 
 const DEADLINE_MS = 5000;
+const DISK_MIB = 16;
 const LIMITS = { cpus: 1, memoryMiB: 64, pids: 32 };
 
 export interface ProbeParts {
@@ -61,7 +63,8 @@ async function trial(parts: ProbeParts, at: (step: string) => void, signal: Abor
   await using undo = new AsyncDisposableStack();
   undo.defer(() => removeTree(folder));
   await removeContainer(place);
-  unmountRootfs(folder);
+  await unmountRootfs(folder);
+  await closeDisk(folder, { remove: true });
   await removeNamespace(netns);
   await mkdir(join(folder, 'config'), { recursive: true, mode: 0o711 });
 
@@ -78,11 +81,14 @@ async function trial(parts: ProbeParts, at: (step: string) => void, signal: Abor
   const image = await images.current();
   // Without an image the host's own root is the lower layer: the kernel's part is the same.
   const layers = image === undefined ? ['/'] : (await images.mount(image.id)).layers;
+  at('private disk');
+  undo.defer(() => closeDisk(folder, { remove: true }));
+  const diskFolder = await openDisk({ folder, sizeMiB: DISK_MIB, firstId, volatile: true }, signal);
   at('idmapped overlay');
   undo.defer(() => unmountRootfs(folder));
   const rootfs = mountRootfs({
     layers,
-    diskFolder: folder,
+    diskFolder,
     runFolder: folder,
     userNamespace,
     firstId,

@@ -1,12 +1,13 @@
 /** A machine's root: the image's layers, shared and read-only, owners shifted, below its own writable layer. */
-import { chownSync, mkdirSync, statSync } from 'node:fs';
+import { chownSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { MS_NODEV, MS_NOSUID, mount, mountIdmapped, unmount } from '../../system/syscalls.ts';
+import { unmountElsewhere } from './disk.ts';
 
 export interface RootfsPlan {
   /** Mount points of the layers, top first. */
   layers: readonly string[];
-  /** The machine's private disk; `upper` and `work` are made in it. */
+  /** Folder on the machine's private disk; `upper` and `work` are made in it. */
   diskFolder: string;
   /** Folder for mount points, on a path that every user may pass through. */
   runFolder: string;
@@ -20,11 +21,6 @@ const rootOf = (runFolder: string): string => join(runFolder, 'root');
 const layerOf = (runFolder: string, index: number): string => join(runFolder, `layer${index}`);
 /** More than any image has; unmountRootfs looks at all of them. */
 const MAX_LAYERS = 8;
-
-/** Host id of a private disk's root, or undefined when there is no disk yet. */
-export function diskOwner(diskFolder: string): number | undefined {
-  return statSync(join(diskFolder, 'upper'), { throwIfNoEntry: false })?.uid;
-}
 
 /** Mounts it and returns its path. Throws SyscallError. unmountRootfs undoes it at any point. */
 export function mountRootfs(plan: RootfsPlan): string {
@@ -53,7 +49,7 @@ export function mountRootfs(plan: RootfsPlan): string {
   return root;
 }
 
-export function unmountRootfs(runFolder: string): void {
-  while (unmount(rootOf(runFolder)));
+export async function unmountRootfs(runFolder: string): Promise<void> {
+  await unmountElsewhere(rootOf(runFolder));
   for (let index = 0; index < MAX_LAYERS; index++) while (unmount(layerOf(runFolder, index)));
 }
