@@ -1,0 +1,143 @@
+/** Runs one fault: a real host service, its HTTP client, the controller's own code that follows a boot and keeps evidence. */
+import { createHash, randomBytes } from 'node:crypto';
+import { readlinkSync } from 'node:fs';
+import path from 'node:path';
+import { createAgentClient } from '../../controller/hosts/agent-client.ts';
+import { createHostClient } from '../../controller/hosts/host-client.ts';
+import { keepEvidence } from '../../controller/hosts/keep-evidence.ts';
+import { followBoot } from '../../controller/workflows/boot.ts';
+import type { HostConfig } from '../../host/config.ts';
+import type { Case } from '../../host/diagnosis/case.ts';
+import { type HostService, startHostService } from '../../host/service.ts';
+import { newInstance, newSpec } from '../../host/testing/fixture.ts';
+import type { Diagnosis } from '../../protocol/diagnoses.ts';
+import { PolydevError } from '../../protocol/errors.ts';
+import { newSessionId } from '../../protocol/ids.ts';
+import type { Stamp } from '../../protocol/machine.ts';
+import { Disk } from './disk.ts';
+import type { Fault } from './fault.ts';
+
+/** Long enough that whoever waits for it has not noticed what was certain. */
+const BOOT_DEADLINE_MS = 45_000;
+
+export interface Outcome {
+  readonly diagnosis: Diagnosis | null;
+  readonly error: PolydevError | null;
+  /** What the diagnosis was made from. */
+  readonly found: Case | undefined;
+  /** Files of the evidence after the machine is gone, by name. */
+  readonly evidence: ReadonlyMap<string, Buffer>;
+  /** From the request of the machine to its diagnosis. */
+  readonly ms: number;
+}
+
+/** Whether mounts made here are nobody else's. */
+export const mountsAreOurs = (): boolean => {
+  try {
+    return readlinkSync('/proc/self/ns/mnt') !== readlinkSync('/proc/1/ns/mnt');
+  } catch {
+    return false;
+  }
+};
+
+/** A host service that several faults share, one after the other. */
+export class FaultBench implements AsyncDisposable {
+  readonly config: HostConfig;
+  readonly #service: HostService;
+  readonly #cases: Map<string, Case>;
+  readonly #folders: Disposable;
+
+  private constructor(
+    config: HostConfig,
+    service: HostService,
+    cases: Map<string, Case>,
+    folders: Disposable,
+  ) {
+    this.config = config;
+    this.#service = service;
+    this.#cases = cases;
+    this.#folders = folders;
+  }
+
+  static async start(
+    changes: (config: HostConfig) => Promise<Partial<HostConfig>> = async () => ({}),
+  ): Promise<FaultBench> {
+    const folders = newInstance();
+    const config = { ...folders.config, ...(await changes(folders.config)) };
+    const cases = new Map<string, Case>();
+    const service = await startHostService(config, folders.log, {
+      onCase: (id, found) => cases.set(id, found),
+    });
+    return new FaultBench(config, service, cases, folders);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#service.stop();
+    this.#folders[Symbol.dispose]();
+  }
+
+  async run(fault: Fault): Promise<Outcome> {
+    await using undo = new AsyncDisposableStack();
+    const defer = (work: () => void | Promise<void>): void => undo.defer(work);
+    const token = randomBytes(24).toString('base64url');
+    const spec = newSpec({
+      limits: { cpus: 2, memoryMiB: 1024, pids: 512 },
+      agentTokenHash: createHash('sha256').update(token).digest('hex'),
+      ...fault.spec,
+    });
+    const { id } = spec;
+    const host = createHostClient(this.config.socketPath);
+    const agent = createAgentClient(host, id, token);
+    const signal = AbortSignal.timeout(90_000);
+    const disk = new Disk(path.join(this.config.dataDir, 'machines', id));
+    const place = { id, config: this.config, disk, defer };
+    defer(() => host.destroy(id));
+    await fault.before?.(place);
+
+    const began = performance.now();
+    const stamps: Stamp[] = [];
+    let error: PolydevError | null = null;
+    try {
+      stamps.push(...(await host.put(spec, signal)).stamps);
+      await followBoot({
+        host,
+        agent,
+        deadlineMs: BOOT_DEADLINE_MS,
+        before: stamps,
+        onStamp: async (stamp) => void stamps.push(stamp),
+        signal,
+      });
+      await fault.after?.(place);
+      if (fault.login === true) {
+        await agent.startLogin({ session: newSessionId(), provider: 'codex' }, signal);
+        for await (const status of agent.loginEvents(signal)) {
+          if (status.error !== null) throw PolydevError.fromReport({ error: status.error });
+          if (status.state !== 'starting') break;
+        }
+      }
+    } catch (thrown) {
+      error = PolydevError.from(thrown);
+    }
+    const kept = await keepEvidence({
+      host,
+      agent,
+      error,
+      stamps,
+      timeline: stamps,
+      screenshot: true,
+      signal,
+    });
+    // A machine that is ready is asked about by an operator, who sees that something is wrong.
+    const agentVersion = error === null ? (await agent.health(signal)).version : null;
+    const diagnosis = kept ?? (await host.diagnose(id, { error: null, stamps, agentVersion }, signal));
+    const ms = performance.now() - began;
+    await host.destroy(id, signal);
+    const files = await host.evidence(id, signal);
+    const evidence = new Map(
+      await Promise.all(
+        files.map(async ({ name }) => [name, await host.evidenceFile(id, name, signal)] as const),
+      ),
+    );
+    return { diagnosis, error, found: this.#cases.get(id), evidence, ms };
+  }
+}
