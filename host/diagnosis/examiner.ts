@@ -37,7 +37,7 @@ export interface ExaminerOptions {
 }
 
 /** Words that make it worth reading a gigabyte of image again. */
-const SUSPECT_IMAGE = /input\/output error|\bEIO\b|EUCLEAN|needs cleaning|superblock|mounting |SyntaxError/i;
+const SUSPECT_IMAGE = /input\/output error|\bEIO\b|EUCLEAN|needs cleaning|superblock|mounting /i;
 const MAX_TEXT = 512 * 1024;
 
 export class Examiner {

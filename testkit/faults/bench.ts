@@ -6,9 +6,10 @@ import { createAgentClient } from '../../controller/hosts/agent-client.ts';
 import { createHostClient } from '../../controller/hosts/host-client.ts';
 import { keepEvidence } from '../../controller/hosts/keep-evidence.ts';
 import { followBoot } from '../../controller/workflows/boot.ts';
+import { reportExit } from '../../controller/workflows/watch.ts';
 import type { HostConfig } from '../../host/config.ts';
 import type { Case } from '../../host/diagnosis/case.ts';
-import { type HostService, startHostService } from '../../host/service.ts';
+import { startHostService } from '../../host/service.ts';
 import { newInstance, newSpec } from '../../host/testing/fixture.ts';
 import type { Diagnosis } from '../../protocol/diagnoses.ts';
 import { PolydevError } from '../../protocol/errors.ts';
@@ -31,49 +32,41 @@ export interface Outcome {
   readonly ms: number;
 }
 
-/** Whether mounts made here are nobody else's. */
+/**
+ * Whether mounts made here are nobody else's. Whoever starts the corpus in a mount namespace of its own says in
+ * POLYDEV_OUTER_MOUNTS which one it came from (`readlink /proc/self/ns/mnt`).
+ */
 export const mountsAreOurs = (): boolean => {
-  try {
-    return readlinkSync('/proc/self/ns/mnt') !== readlinkSync('/proc/1/ns/mnt');
-  } catch {
-    return false;
-  }
+  const outer = process.env.POLYDEV_OUTER_MOUNTS;
+  return outer !== undefined && readlinkSync('/proc/self/ns/mnt') !== outer;
 };
 
 /** A host service that several faults share, one after the other. */
 export class FaultBench implements AsyncDisposable {
   readonly config: HostConfig;
-  readonly #service: HostService;
   readonly #cases: Map<string, Case>;
-  readonly #folders: Disposable;
+  readonly #undo: AsyncDisposableStack;
 
-  private constructor(
-    config: HostConfig,
-    service: HostService,
-    cases: Map<string, Case>,
-    folders: Disposable,
-  ) {
+  private constructor(config: HostConfig, cases: Map<string, Case>, undo: AsyncDisposableStack) {
     this.config = config;
-    this.#service = service;
     this.#cases = cases;
-    this.#folders = folders;
+    this.#undo = undo;
   }
 
-  static async start(
-    changes: (config: HostConfig) => Promise<Partial<HostConfig>> = async () => ({}),
-  ): Promise<FaultBench> {
-    const folders = newInstance();
-    const config = { ...folders.config, ...(await changes(folders.config)) };
+  /** @param change what is different about this host service; absent: nothing */
+  static async start(change?: Fault['host']): Promise<FaultBench> {
+    await using undo = new AsyncDisposableStack();
+    const { config: usual, log, ...folders } = newInstance();
+    undo.defer(() => folders[Symbol.dispose]());
+    const config = { ...usual, ...(await change?.(usual, (work) => undo.defer(work))) };
     const cases = new Map<string, Case>();
-    const service = await startHostService(config, folders.log, {
-      onCase: (id, found) => cases.set(id, found),
-    });
-    return new FaultBench(config, service, cases, folders);
+    const service = await startHostService(config, log, { onCase: (id, found) => cases.set(id, found) });
+    undo.defer(() => service.stop());
+    return new FaultBench(config, cases, undo.move());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#service.stop();
-    this.#folders[Symbol.dispose]();
+    await this.#undo.disposeAsync();
   }
 
   async run(fault: Fault): Promise<Outcome> {
@@ -108,6 +101,8 @@ export class FaultBench implements AsyncDisposable {
         signal,
       });
       await fault.after?.(place);
+      // As the controller does while a session uses a machine.
+      await reportExit(host, id, 0, signal);
       if (fault.login === true) {
         await agent.startLogin({ session: newSessionId(), provider: 'codex' }, signal);
         for await (const status of agent.loginEvents(signal)) {

@@ -35,11 +35,8 @@ describe.skipIf(missing !== undefined)(`faults (needs ${missing ?? 'nothing more
 
   const runOn = async (fault: Fault): Promise<Outcome> => {
     if (fault.host === undefined) return shared.run(fault);
-    const { host } = fault;
-    await using undo = new AsyncDisposableStack();
-    const bench = await FaultBench.start((config) => host(config, (work) => undo.defer(work)));
-    undo.use(bench);
-    return bench.run(fault);
+    await using bench = await FaultBench.start(fault.host);
+    return await bench.run(fault);
   };
 
   for (const fault of FAULTS) {

@@ -46,8 +46,9 @@ export const RULES: readonly Rule[] = [
   machineKilled,
   noNetworkDevice,
   duplicateAddress,
-  dnsDead,
+  // Of test machines the provider and the resolver are in one place: when both are silent, that place is away.
   idpUnreachable,
+  dnsDead,
   xvncMissing,
   xvncFailed,
   chromiumCrashed,

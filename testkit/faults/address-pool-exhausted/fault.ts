@@ -6,6 +6,8 @@ import type { Fault } from '../fault.ts';
 export const addressPoolExhausted: Fault = {
   name: 'address-pool-exhausted',
   expect: 'addresses_exhausted',
+  // The smallest subnet there is: 54 addresses for machines.
+  host: async () => ({ subnet: '10.213.0.0/26' }),
   before: async ({ config, defer }) => {
     const { firstMachine, lastMachine } = planSubnet(config.subnet);
     const leases = new Leases(path.join(config.runDir, 'addresses'));

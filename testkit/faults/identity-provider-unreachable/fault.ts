@@ -6,9 +6,8 @@ export const identityProviderUnreachable: Fault = {
   name: 'identity-provider-unreachable',
   expect: 'idp_unreachable',
   spec: { realm: 'test' },
-  after: async ({ config, defer }) => {
+  after: async ({ config }) => {
     const netns = namespacePath(idpNamespace(config.instance));
     await run(['ip', 'link', 'set', 'eth0', 'down'], { netns });
-    defer(async () => void (await run(['ip', 'link', 'set', 'eth0', 'up'], { netns })));
   },
 };
