@@ -28,6 +28,8 @@ export interface Outcome {
   readonly found: Case | undefined;
   /** Files of the evidence after the machine is gone, by name. */
   readonly evidence: ReadonlyMap<string, Buffer>;
+  /** What must be in none of it. */
+  readonly secrets: readonly string[];
   /** From the request of the machine to its diagnosis. */
   readonly ms: number;
 }
@@ -133,6 +135,13 @@ export class FaultBench implements AsyncDisposable {
         files.map(async ({ name }) => [name, await host.evidenceFile(id, name, signal)] as const),
       ),
     );
-    return { diagnosis, error, found: this.#cases.get(id), evidence, ms };
+    return {
+      diagnosis,
+      error,
+      found: this.#cases.get(id),
+      evidence,
+      secrets: [token, spec.agentTokenHash],
+      ms,
+    };
   }
 }

@@ -18,6 +18,13 @@ export interface Place {
   readonly defer: (undo: () => void | Promise<void>) => void;
 }
 
+/** What a CLI may print and no evidence may hold: a bearer token, a token of a known name, and a JWT. */
+export const CANARIES = {
+  bearer: 'canary0bearer0a6',
+  named: 'canary0named0b7c',
+  jwt: 'canary0jwt0d8e9f',
+} as const;
+
 export interface Fault {
   /** As the list of issue 4 and the table of `./polydev test faults` name it; also the name of its folder. */
   readonly name: string;

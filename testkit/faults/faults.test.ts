@@ -4,7 +4,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { lacking } from '../../host/testing/fixture.ts';
 import { FaultBench, mountsAreOurs, type Outcome } from './bench.ts';
-import type { Fault } from './fault.ts';
+import { CANARIES, type Fault } from './fault.ts';
 import { FAULTS, PENDING } from './index.ts';
 
 const missing = lacking({ image: true });
@@ -43,7 +43,7 @@ describe.skipIf(missing !== undefined)(`faults (needs ${missing ?? 'nothing more
     const blocked = fault.ownMounts === true && !mountsAreOurs();
     const needs = blocked ? ' (needs a mount namespace of its own: ./polydev test faults)' : '';
     it.skipIf(blocked)(`names ${fault.name}${needs}`, async () => {
-      const { diagnosis, error, found, evidence, ms } = await runOn(fault);
+      const { diagnosis, error, found, evidence, secrets, ms } = await runOn(fault);
       const said = diagnosis?.name ?? 'none';
       const right = said === fault.expect;
       rows.push([fault.name, said, right ? 'right' : 'WRONG', `${Math.round(ms)} ms`]);
@@ -57,6 +57,13 @@ describe.skipIf(missing !== undefined)(`faults (needs ${missing ?? 'nothing more
       // Certain failures are not waited for.
       expect(error?.code).not.toBe('machine_boot_stalled');
       if (diagnosis !== null) expect(diagnosis.lines.length).toBeGreaterThan(0);
+      // The archive is exactly these files and a manifest made from the API's own replies.
+      for (const [name, content] of evidence) {
+        for (const secret of [...secrets, ...Object.values(CANARIES)]) {
+          expect(content.includes(secret), `${name} holds a secret`).toBe(false);
+        }
+      }
+      if (fault.login === true) expect(evidence.get('agent.log')?.toString()).toContain('login: codex: ');
       if (error !== null && fault.expect !== 'host_disk_full') {
         expect([...evidence.keys()]).toEqual(
           expect.arrayContaining(['diagnosis.json', 'facts-failure.json']),
