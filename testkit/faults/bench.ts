@@ -28,6 +28,8 @@ export interface Outcome {
   readonly found: Case | undefined;
   /** Files of the evidence after the machine is gone, by name. */
   readonly evidence: ReadonlyMap<string, Buffer>;
+  /** Whether its boot came to its end. */
+  readonly ready: boolean;
   /** What must be in none of it. */
   readonly secrets: readonly string[];
   /** From the request of the machine to its diagnosis. */
@@ -91,6 +93,7 @@ export class FaultBench implements AsyncDisposable {
 
     const began = performance.now();
     const stamps: Stamp[] = [];
+    let ready = false;
     let error: PolydevError | null = null;
     try {
       stamps.push(...(await host.put(spec, signal)).stamps);
@@ -102,6 +105,7 @@ export class FaultBench implements AsyncDisposable {
         onStamp: async (stamp) => void stamps.push(stamp),
         signal,
       });
+      ready = true;
       await fault.after?.(place);
       // As the controller does while a session uses a machine.
       await reportExit(host, id, 0, signal);
@@ -121,7 +125,7 @@ export class FaultBench implements AsyncDisposable {
       error,
       stamps,
       timeline: stamps,
-      screenshot: true,
+      screenshot: !ready,
       signal,
     });
     // A machine that is ready is asked about by an operator, who sees that something is wrong.
@@ -139,6 +143,7 @@ export class FaultBench implements AsyncDisposable {
       diagnosis,
       error,
       found: this.#cases.get(id),
+      ready,
       evidence,
       secrets: [token, spec.agentTokenHash],
       ms,

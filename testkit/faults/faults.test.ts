@@ -43,7 +43,7 @@ describe.skipIf(missing !== undefined)(`faults (needs ${missing ?? 'nothing more
     const blocked = fault.ownMounts === true && !mountsAreOurs();
     const needs = blocked ? ' (needs a mount namespace of its own: ./polydev test faults)' : '';
     it.skipIf(blocked)(`names ${fault.name}${needs}`, async () => {
-      const { diagnosis, error, found, evidence, secrets, ms } = await runOn(fault);
+      const { diagnosis, error, found, evidence, secrets, ready, ms } = await runOn(fault);
       const said = diagnosis?.name ?? 'none';
       const right = said === fault.expect;
       rows.push([fault.name, said, right ? 'right' : 'WRONG', `${Math.round(ms)} ms`]);
@@ -64,6 +64,11 @@ describe.skipIf(missing !== undefined)(`faults (needs ${missing ?? 'nothing more
         }
       }
       if (fault.login === true) expect(evidence.get('agent.log')?.toString()).toContain('login: codex: ');
+      // Nobody can have signed in at a machine that never became ready: its desktop may be shown.
+      const picture = evidence.get('desktop.png');
+      if (ready) expect(picture).toBeUndefined();
+      if (fault.name === 'chromium-crashes-at-start') expect(picture).toBeDefined();
+      if (picture !== undefined) expect(picture.subarray(1, 4).toString()).toBe('PNG');
       if (error !== null && fault.expect !== 'host_disk_full') {
         expect([...evidence.keys()]).toEqual(
           expect.arrayContaining(['diagnosis.json', 'facts-failure.json']),
