@@ -1,6 +1,9 @@
 import { defineConfig } from 'vitest/config';
 
-/** Two suites: `unit` (also contracts; beside the code) and `e2e` (whole sessions on real parts, one at a time). */
+/**
+ * Three suites: `unit` (also contracts; beside the code), `faults` (real faults in real machines, diagnosed by name) and
+ * `e2e` (whole sessions on real parts, one at a time).
+ */
 export default defineConfig({
   test: {
     projects: [
@@ -8,12 +11,22 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['**/*.test.{ts,tsx}'],
-          exclude: ['**/node_modules/**', '**/dist/**', 'testkit/e2e/**'],
+          exclude: ['**/node_modules/**', '**/dist/**', 'testkit/e2e/**', 'testkit/faults/faults.test.ts'],
           environment: 'node',
           testTimeout: 60_000,
           hookTimeout: 120_000,
           pool: 'forks',
           maxWorkers: 2,
+        },
+      },
+      {
+        test: {
+          name: 'faults',
+          include: ['testkit/faults/faults.test.ts'],
+          environment: 'node',
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          pool: 'forks',
         },
       },
       {

@@ -13,6 +13,7 @@ export interface Api {
   readonly publicUrl: string;
   request<T>(method: string, route: string, schema: z.ZodType<T>, body?: unknown): Promise<T>;
   text(route: string): Promise<string>;
+  bytes(route: string): Promise<Buffer>;
   /** The timeline of a session, live; reconnects until the server ends it. */
   timeline(sessionId: string, signal: AbortSignal): AsyncIterable<TimelineEvent>;
 }
@@ -59,6 +60,9 @@ export async function connectApi(settings: Settings): Promise<Api> {
     },
     async text(route) {
       return (await call('GET', route, {})).text();
+    },
+    async bytes(route) {
+      return Buffer.from(await (await call('GET', route, {})).arrayBuffer());
     },
     async *timeline(sessionId, signal) {
       let last = 0;

@@ -1,6 +1,7 @@
 /** `./polydev machines`: list, look at, stop and remove machines. */
 import { z } from 'zod';
 import { Machine } from '../protocol/api.ts';
+import { type Diagnosis, DiagnosisReply } from '../protocol/diagnoses.ts';
 import { checklist } from '../protocol/machine.ts';
 import type { Api } from './api.ts';
 import { formatDuration, type Output, table } from './output.ts';
@@ -33,8 +34,9 @@ export async function showMachine(
   output: Output,
 ): Promise<void> {
   const machine = await api.request('GET', `/api/machines/${id}`, Machine);
+  const { diagnosis } = await api.request('GET', `/api/machines/${id}/diagnosis`, DiagnosisReply);
   if (options.json) {
-    output.result(JSON.stringify(machine));
+    output.result(JSON.stringify({ ...machine, diagnosis }));
     return;
   }
   const start = Date.parse(machine.createdAt);
@@ -53,7 +55,21 @@ export async function showMachine(
     lines.push(...(machine.error.lines ?? []).map((l) => `  | ${l}`));
     lines.push(`What to do: ${machine.error.remedy}`);
   }
+  if (diagnosis !== null) lines.push(...describeDiagnosis(diagnosis));
   output.result(lines.join('\n'));
+}
+
+const WHOSE = { user: 'the person', operator: 'the operator of this host', system: 'Polydev' } as const;
+
+/** A diagnosis as a person reads it: name, lines that prove it, whose turn it is, what to do, where to read more. */
+function describeDiagnosis({ name, summary, fault, remedy, lines, checkpoint }: Diagnosis): string[] {
+  return [
+    `Diagnosis: ${name} (last checkpoint: ${checkpoint ?? 'none'})`,
+    `  ${summary}`,
+    ...lines.map(({ source, text }) => `  | ${source}: ${text}`),
+    `  Whose turn: ${WHOSE[fault]}. What to do: ${remedy}`,
+    `  More: docs/troubleshooting-machines.md#${name}`,
+  ];
 }
 
 /** Removes the machines named, or every one that is not gone yet with `--all`; says what became of each. */

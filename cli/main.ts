@@ -169,6 +169,25 @@ machines
     await removeMachines(await connectApi(globals().settings), ids, options, createOutput());
   });
 
+program
+  .command('evidence')
+  .description('write everything that is known of a machine into one archive; also after it is gone')
+  .argument('<id>')
+  .option('--out <file>', 'where to write it (default: <id>.tar.gz)')
+  .action(async (id: string, options: { out?: string }) => {
+    const { writeEvidence } = await import('./evidence.ts');
+    await writeEvidence(await connectApi(globals().settings), id, { out: options.out }, createOutput());
+  });
+
+program
+  .command('doctor')
+  .description('check this host for everything that a machine needs, by trying it')
+  .option('--json', 'print JSON', false)
+  .action(async (options: { json: boolean }) => {
+    const { doctor } = await import('./doctor.ts');
+    process.exitCode = await doctor(globals().settings, options, createOutput(), interruptible());
+  });
+
 const image = program.command('image').description('build, verify and list golden images');
 image.command('build').action(async () => {
   const { buildImageHere } = await import('./image.ts');
@@ -194,7 +213,7 @@ image
 program
   .command('test')
   .description('install what the tests need and run them all, or only the named part')
-  .argument('[part]', 'check (lint, types, imports), unit, or e2e')
+  .argument('[part]', 'check (lint, types, imports), unit, faults, or e2e')
   .option('--no-install', 'never install anything; say what is missing instead')
   .action(async (part: string | undefined, options: { install: boolean }) => {
     const { test } = await import('./test.ts');

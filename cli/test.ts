@@ -1,5 +1,5 @@
 /** `./polydev test`: installs what the tests need, runs every check and suite, ends with one summary line. */
-import { chmod, glob, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { chmod, glob, mkdir, mkdtemp, readFile, readlink, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { execa } from 'execa';
@@ -32,7 +32,7 @@ const VitestReport = z.object({
   ),
 });
 
-const PARTS = ['check', 'unit', 'e2e'] as const;
+const PARTS = ['check', 'unit', 'faults', 'e2e'] as const;
 
 /** Returns the exit code. A suite that ran no test at all counts as a failure. */
 export async function test(
@@ -130,7 +130,9 @@ async function runSuite(
   await mkdir(artifacts, { recursive: true });
   await rm(report, { force: true });
   // In a network namespace with nothing but loopback: no test can send anything anywhere.
-  const sealed = ['--net', 'sh', '-c', 'ip link set lo up && exec "$@"', 'sh'];
+  // Faults are also injected by mounting over parts of the host: nobody else may see those mounts.
+  const mounts = suite === 'faults' ? ['--mount', '--propagation', 'private'] : [];
+  const sealed = [...mounts, '--net', 'sh', '-c', 'ip link set lo up && exec "$@"', 'sh'];
   const vitest = [
     bin(settings, 'vitest'),
     'run',
@@ -146,7 +148,11 @@ async function runSuite(
     timeout: 3_600_000,
     cancelSignal: signal,
     // The tests find the golden image where this command put it, and nothing of the caller's own installation.
-    env: { POLYDEV_CACHE: settings.cacheDir, ...(codex === undefined ? {} : { POLYDEV_CODEX: codex }) },
+    env: {
+      POLYDEV_CACHE: settings.cacheDir,
+      POLYDEV_OUTER_MOUNTS: await readlink('/proc/self/ns/mnt'),
+      ...(codex === undefined ? {} : { POLYDEV_CODEX: codex }),
+    },
   });
   const text = await readFile(report, 'utf8').catch(() => undefined);
   if (text === undefined) {

@@ -7,6 +7,7 @@
 import type { Duplex } from 'node:stream';
 import type { ExecEvent, ExecRequest, TerminalSize } from '../protocol/agent.ts';
 import type { Credential, Host, Machine, Session, TimelineEvent } from '../protocol/api.ts';
+import type { Diagnosis } from '../protocol/diagnoses.ts';
 import type { EvidenceFile } from '../protocol/host.ts';
 import type { CredentialId, MachineId, ProviderId, SessionId, UserId } from '../protocol/ids.ts';
 import type { MachineState, SessionState } from '../protocol/lifecycles.ts';
@@ -38,7 +39,9 @@ export interface Machines {
   get(id: MachineId): Promise<Machine | undefined>;
   console(id: MachineId): Promise<string>;
   evidence(id: MachineId): Promise<EvidenceFile[]>;
-  evidenceFile(id: MachineId, name: string): Promise<string>;
+  evidenceFile(id: MachineId, name: string): Promise<Buffer>;
+  /** What is wrong with it, by name and with proof; null: nothing that can be seen. */
+  diagnosis(id: MachineId): Promise<Diagnosis | null>;
   start(id: MachineId): Promise<Machine>;
   stop(id: MachineId): Promise<Machine>;
   destroy(id: MachineId): Promise<Machine>;

@@ -33,6 +33,13 @@ export const HostConfig = z.strictObject({
   checkout: PlainPath,
   /** Claims that all instances of this host share. */
   sharedDir: MountablePath.default('/run/polydev-shared'),
+  /** How much is kept of machines that are gone: the newest, up to both bounds. */
+  evidence: z
+    .strictObject({
+      machines: z.number().int().min(1).max(100_000).default(200),
+      totalMiB: z.number().int().min(16).max(1_000_000).default(512),
+    })
+    .prefault({}),
   logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 export type HostConfig = z.infer<typeof HostConfig>;

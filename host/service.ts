@@ -7,12 +7,14 @@ import { z } from 'zod';
 import { PolydevError } from '../protocol/errors.ts';
 import type { HostHealth } from '../protocol/host.ts';
 import type { HostConfig } from './config.ts';
+import { Examiner, type ExaminerOptions } from './diagnosis/examiner.ts';
 import type { DriverReport } from './drivers/driver.ts';
 import { readConsole } from './drivers/namespace/console.ts';
 import { claimDisks, NamespaceDriver, survivors } from './drivers/namespace/driver.ts';
 import { claimIds, releaseIds } from './drivers/namespace/ids.ts';
+import { Evidence } from './evidence/evidence.ts';
+import { hostMemory } from './evidence/facts.ts';
 import { openImageStore } from './images/store.ts';
-import { Evidence } from './machines/evidence.ts';
 import { MachineManager } from './machines/manager.ts';
 import { checkSpace, diskSpace, LOW_DISK_MIB } from './machines/space.ts';
 import { Network } from './network/network.ts';
@@ -28,6 +30,8 @@ export interface Overrides {
   argv?: readonly string[];
   /** A network namespace that stands for the host's. */
   hostNetns?: string;
+  /** Sees what each diagnosis is made from. */
+  onCase?: ExaminerOptions['onCase'];
 }
 
 export interface HostService {
@@ -93,10 +97,22 @@ export async function startHostService(
       ...(overrides.argv === undefined ? {} : { argv: overrides.argv }),
     }),
   );
+  const evidence = new Evidence(join(dataDir, 'evidence'), config.evidence);
+  const { imageCacheDir } = config;
+  const examiner = new Examiner({
+    evidence,
+    dataDir,
+    imageCacheDir,
+    images,
+    network,
+    driver,
+    onCase: overrides.onCase,
+  });
   const machines = new MachineManager({
     driver,
     machinesFolder,
-    evidence: new Evidence(join(dataDir, 'evidence')),
+    evidence,
+    facts: (spec, image) => examiner.facts(spec, image, false),
     readConsole,
     checkSpace: () => checkSpace(dataDir),
     currentImage: async () => (await images.current())?.id,
@@ -125,6 +141,7 @@ export async function startHostService(
     socketPath: config.socketPath,
     socketUid: config.socketUid,
     machines,
+    examiner,
     health,
     log,
   });
@@ -174,9 +191,6 @@ async function describeHealth(
   machines: MachineManager,
   image: HostHealth['image'],
 ): Promise<HostHealth> {
-  const meminfo = await readFile('/proc/meminfo', 'utf8');
-  const memory = (name: string): number =>
-    Math.round(Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(meminfo)?.[1] ?? 0) / 1024);
   const diskMiB = await diskSpace(config.dataDir);
   const problems = [...report.problems, ...network.problems()];
   if (image === null) problems.push('there is no current image');
@@ -188,7 +202,7 @@ async function describeHealth(
     driver: report.driver,
     image,
     machines: machines.runningCount,
-    memoryMiB: { total: memory('MemTotal'), available: memory('MemAvailable') },
+    memoryMiB: await hostMemory(),
     diskMiB,
     problems,
   };

@@ -11,7 +11,9 @@
  *   GET    /v1/machines/:id/dial?port=8080  Upgrade: tcp -> 101, then the raw bytes of a channel to the guest
  *   GET    /v1/machines/:id/console         text/plain
  *   GET    /v1/evidence/:id                 {files: EvidenceFile[]}; also after the machine is gone
- *   GET    /v1/evidence/:id/:name           text/plain
+ *   GET    /v1/evidence/:id/:name           text/plain, application/json or image/png
+ *   PUT    /v1/evidence/:id/:name           204; the raw bytes of a file of UPLOADED_EVIDENCE, as application/octet-stream
+ *   POST   /v1/evidence/:id/diagnosis   DiagnosisRequest  DiagnosisReply; checks facts while the machine is here
  */
 import { z } from 'zod';
 import { ImageId, MachineId } from './ids.ts';
@@ -48,3 +50,11 @@ export type HostHealth = z.infer<typeof HostHealth>;
 
 export const EvidenceFile = z.object({ name: z.string(), bytes: z.number().int(), modified: z.string() });
 export type EvidenceFile = z.infer<typeof EvidenceFile>;
+
+/** What the controller may add to a machine's evidence, and the bytes that are kept of it at most. */
+export const UPLOADED_EVIDENCE = {
+  'agent.log': 1_048_576,
+  'timeline.json': 262_144,
+  'desktop.png': 4_194_304,
+} as const satisfies Record<string, number>;
+export type UploadedEvidence = keyof typeof UPLOADED_EVIDENCE;

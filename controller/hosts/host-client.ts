@@ -5,8 +5,15 @@
  */
 import type { Duplex } from 'node:stream';
 import { z } from 'zod';
+import { type Diagnosis, type DiagnosisQuestion, DiagnosisReply } from '../../protocol/diagnoses.ts';
 import { PolydevError } from '../../protocol/errors.ts';
-import { EvidenceFile, HostHealth, HostMachine } from '../../protocol/host.ts';
+import {
+  EvidenceFile,
+  HostHealth,
+  HostMachine,
+  UPLOADED_EVIDENCE,
+  type UploadedEvidence,
+} from '../../protocol/host.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import { AGENT_PORT, ExitReport, type MachineSpec } from '../../protocol/machine.ts';
 import { exchange, parseJson, readAll, upgrade } from './http.ts';
@@ -29,7 +36,11 @@ export interface HostClient {
   dial(id: MachineId, signal?: AbortSignal, port?: number): Promise<Duplex>;
   console(id: MachineId, signal?: AbortSignal): Promise<string>;
   evidence(id: MachineId, signal?: AbortSignal): Promise<EvidenceFile[]>;
-  evidenceFile(id: MachineId, name: string, signal?: AbortSignal): Promise<string>;
+  evidenceFile(id: MachineId, name: string, signal?: AbortSignal): Promise<Buffer>;
+  /** Cut to the size that the host keeps: the end of a text; a picture that is too large is refused. */
+  addEvidence(id: MachineId, name: UploadedEvidence, content: Buffer, signal?: AbortSignal): Promise<void>;
+  /** Has the host check and name what is wrong with a machine; null: nothing that it sees. */
+  diagnose(id: MachineId, question: DiagnosisQuestion, signal?: AbortSignal): Promise<Diagnosis | null>;
 }
 
 /**
@@ -40,7 +51,7 @@ export function createHostClient(socketPath: string, id = 'local'): HostClient {
   const call = async (
     method: 'GET' | 'PUT' | 'POST' | 'DELETE',
     path: string,
-    options: { body?: unknown; deadlineMs?: number; signal?: AbortSignal | undefined } = {},
+    options: { body?: unknown; bytes?: Buffer; deadlineMs?: number; signal?: AbortSignal | undefined } = {},
   ): Promise<Buffer> =>
     readAll(
       await exchange({
@@ -50,6 +61,9 @@ export function createHostClient(socketPath: string, id = 'local'): HostClient {
         deadlineMs: options.deadlineMs ?? 10_000,
         signal: options.signal,
         unreachable: 'host_unreachable',
+        ...(options.bytes === undefined
+          ? {}
+          : { body: options.bytes, headers: { 'content-type': 'application/octet-stream' } }),
         ...(options.body === undefined
           ? {}
           : {
@@ -120,9 +134,18 @@ export function createHostClient(socketPath: string, id = 'local'): HostClient {
           call('GET', `/v1/evidence/${machineId}`, { signal }),
         )
       ).files,
-    evidenceFile: async (machineId, name, signal) =>
-      (await call('GET', `/v1/evidence/${machineId}/${encodeURIComponent(name)}`, { signal })).toString(
-        'utf8',
-      ),
+    evidenceFile: (machineId, name, signal) =>
+      call('GET', `/v1/evidence/${machineId}/${encodeURIComponent(name)}`, { signal }),
+    async addEvidence(machineId, name, content, signal) {
+      const body = name.endsWith('.log') ? content.subarray(-UPLOADED_EVIDENCE[name]) : content;
+      await call('PUT', `/v1/evidence/${machineId}/${name}`, { bytes: body, signal });
+    },
+    diagnose: async (machineId, question, signal) =>
+      (
+        await json(
+          DiagnosisReply,
+          call('POST', `/v1/evidence/${machineId}/diagnosis`, { body: question, deadlineMs: 25_000, signal }),
+        )
+      ).diagnosis,
   };
 }

@@ -97,3 +97,15 @@ export async function readTimelines(
   }
   return timelines;
 }
+
+/** What happened to one machine, oldest first, at most 1000. */
+export async function readMachineEvents(db: Database, machineId: MachineId): Promise<TimelineEvent[]> {
+  const rows = await db
+    .selectFrom('timeline')
+    .selectAll()
+    .where('machineId', '=', machineId)
+    .orderBy('seq')
+    .limit(1000)
+    .execute();
+  return rows.map(toEvent);
+}

@@ -22,6 +22,7 @@ import {
 import type { MachineRow, SessionRow } from '../store/tables.ts';
 import { agentOf, type Context } from './context.ts';
 import { bootMachine, destroyMachine, readMachine } from './machine-steps.ts';
+import { preserve } from './preserve.ts';
 import { watched } from './watch.ts';
 
 export type LoginStep = (context: Context, id: SessionId) => Promise<void>;
@@ -275,6 +276,14 @@ export async function cleanUp(context: Context, id: SessionId): Promise<void> {
   let problem: string | null = null;
   if (machine !== undefined) {
     const limit = AbortSignal.any([context.closing, AbortSignal.timeout(120_000)]);
+    const { error } = await readSession(context, id);
+    // A machine that failed to boot is preserved already; the person may have typed a password since: no picture.
+    if (machine.state === 'ready' && machine.error === null) {
+      await preserve(context, machine.id, {
+        error: error === null ? null : PolydevError.fromReport({ error }),
+        screenshot: false,
+      });
+    }
     try {
       await destroyMachine(context, machine.id, limit);
     } catch (error) {

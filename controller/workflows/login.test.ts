@@ -118,6 +118,9 @@ describe('a login session', () => {
     expect(done.state).toBe('completed');
     expect(done.verification).toBe('Logged in using ChatGPT');
     await expectBrowserGone(done);
+    // What the machine had to tell is kept before it goes; never a picture of what the person saw.
+    const kept = host.uploads.filter((name) => name.startsWith(browserOf(done)));
+    expect(kept).toEqual(['timeline.json', 'agent.log'].map((name) => `${browserOf(done)}/${name}`));
     expect(host.destroyed).toEqual([done.browserMachineId]);
     expect(agent.loginStarts).toBe(1);
 

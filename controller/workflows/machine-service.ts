@@ -73,6 +73,17 @@ export function createMachines(context: Context, flows: MachineFlows): Machines 
       await readMachine(context, id);
       return host.evidenceFile(id, name);
     },
+    async diagnosis(id) {
+      const row = await readMachine(context, id);
+      const { error, stamps } = row;
+      try {
+        return await host.diagnose(id, { error, stamps: [...stamps] });
+      } catch (thrown) {
+        // A machine that its host never had, or of which nothing is kept any more.
+        if (PolydevError.from(thrown).code === 'not_found') return null;
+        throw thrown;
+      }
+    },
     start: (id) => act(id, 'start'),
     stop: (id) => act(id, 'stop'),
     destroy: (id) => act(id, 'destroy'),

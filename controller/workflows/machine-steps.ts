@@ -3,7 +3,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import type { MachineState } from '../../protocol/lifecycles.ts';
-import type { Checkpoint } from '../../protocol/machine.ts';
 import {
   advanceMachine,
   getMachine,
@@ -12,9 +11,11 @@ import {
   recordStamp,
 } from '../store/machines.ts';
 import type { MachineRow } from '../store/tables.ts';
+import { followBoot } from './boot.ts';
 import { agentOf, type Context } from './context.ts';
+import { preserve } from './preserve.ts';
 import { restoreCredentials } from './restore.ts';
-import { endedError, reportExit } from './watch.ts';
+import { endedError } from './watch.ts';
 
 /** @throws not_found */
 export async function readMachine(context: Context, id: MachineId): Promise<MachineRow> {
@@ -91,7 +92,10 @@ export async function bootMachine(context: Context, id: MachineId, signal: Abort
       state === 'ready'
         ? named.code === 'machine_exited'
         : ['requested', 'creating', 'booting'].includes(state);
-    if (broken) await fail(context, id, named, [state]);
+    if (broken) {
+      await preserve(context, id, { error: named, screenshot: state !== 'ready' });
+      await fail(context, id, named, [state]);
+    }
     throw named;
   }
 }
@@ -132,7 +136,14 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
   if (state !== 'booting') {
     throw new PolydevError('illegal_transition', `machine ${id} is ${state} and cannot boot`);
   }
-  await followBoot(context, id, signal);
+  await followBoot({
+    host: context.host,
+    agent: agentOf(context, id),
+    deadlineMs: context.settings.bootDeadlineMs,
+    before: (await readMachine(context, id)).stamps,
+    onStamp: (stamp) => recordStamp(context.db, id, stamp),
+    signal,
+  });
   const booted = await context.host.get(id, signal);
   for (const stamp of booted?.stamps ?? []) await recordStamp(context.db, id, stamp);
   const row = await readMachine(context, id);
@@ -141,61 +152,6 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
     error: lacks?.toReport() ?? null,
     ...(booted === undefined ? {} : { address: booted.address }),
   });
-}
-
-/** Mirrors the agent's checklist until `ready`, and stops as soon as it is certain that this will not come. */
-async function followBoot(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
-  const { bootDeadlineMs } = context.settings;
-  const over = new AbortController();
-  const stop = new AbortController();
-  const limit = AbortSignal.any([signal, over.signal, stop.signal]);
-  const timer = setTimeout(() => over.abort(new Error('deadline')), bootDeadlineMs);
-  const exit = (async () => {
-    while (!limit.aborted) {
-      try {
-        await reportExit(context, id, 50, limit);
-      } catch (error) {
-        if (PolydevError.from(error).code === 'machine_exited') over.abort(error);
-        else await sleep(200, undefined, { signal: limit }).catch(() => undefined);
-      }
-    }
-  })();
-  let last: Checkpoint | undefined;
-  try {
-    for (;;) {
-      limit.throwIfAborted();
-      try {
-        for await (const event of agentOf(context, id).boot(limit)) {
-          if (event.type === 'stamp') {
-            last = event.stamp.checkpoint;
-            await recordStamp(context.db, id, event.stamp);
-          } else if (event.type === 'ready') {
-            await recordStamp(context.db, id, { checkpoint: 'agent', at: new Date().toISOString() });
-            return;
-          } else {
-            throw PolydevError.fromReport(event);
-          }
-        }
-      } catch (error) {
-        // Until the agent listens, nobody answers.
-        if (PolydevError.from(error).code !== 'machine_unreachable') throw error;
-      }
-      await sleep(40, undefined, { signal: limit });
-    }
-  } catch (error) {
-    if (signal.aborted) throw signal.reason;
-    if (!over.signal.aborted) throw error;
-    if (over.signal.reason instanceof PolydevError) throw over.signal.reason;
-    const seen = last ?? (await readMachine(context, id)).stamps.at(-1)?.checkpoint ?? 'none';
-    throw new PolydevError(
-      'machine_boot_stalled',
-      `machine ${id} was not ready after ${bootDeadlineMs / 1000} s; its last checkpoint was ${seen}`,
-    );
-  } finally {
-    clearTimeout(timer);
-    stop.abort();
-    await exit;
-  }
 }
 
 /** Stops a ready machine; its disk stays. */

@@ -5,6 +5,7 @@ import type { HostMachine } from '../../protocol/host.ts';
 import type { MachineId, SessionId } from '../../protocol/ids.ts';
 import { isFinal } from '../../protocol/lifecycles.ts';
 import type { ExitReport } from '../../protocol/machine.ts';
+import type { HostClient } from '../hosts/host-client.ts';
 import { getSession } from '../store/sessions.ts';
 import type { Context } from './context.ts';
 
@@ -43,7 +44,7 @@ export async function watched<T>(
     if (over.signal.aborted) throw over.signal.reason;
     // The connection often breaks a moment before the host reports why.
     if (what.machineId !== undefined && PolydevError.from(error).code === 'machine_unreachable') {
-      await reportExit(context, what.machineId, 1, signal);
+      await reportExit(context.host, what.machineId, 1, signal);
     }
     throw error;
   } finally {
@@ -78,7 +79,7 @@ async function watchExit(
 ): Promise<void> {
   while (!signal.aborted) {
     try {
-      await reportExit(context, id, 50, signal);
+      await reportExit(context.host, id, 50, signal);
     } catch (error) {
       const { code } = PolydevError.from(error);
       if (code === 'machine_exited') over.abort(error);
@@ -93,16 +94,16 @@ async function watchExit(
  * @throws machine_exited when it ended or the host does not know it
  */
 export async function reportExit(
-  context: Context,
+  host: HostClient,
   id: MachineId,
   waitSeconds: number,
   signal: AbortSignal,
 ): Promise<void> {
   try {
-    const exit = await context.host.exit(id, waitSeconds, signal);
+    const exit = await host.exit(id, waitSeconds, signal);
     if (exit !== null) throw exitError(id, exit);
     // One that was stopped has no exit of its own, and its host answers at once.
-    const known = await context.host.get(id, signal);
+    const known = await host.get(id, signal);
     if (known?.state !== 'running') throw endedError(id, known);
   } catch (error) {
     if (signal.aborted || PolydevError.from(error).code !== 'not_found') throw error;

@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream';
 import type { DriverName } from '../../protocol/host.ts';
 import type { ImageId, MachineId } from '../../protocol/ids.ts';
 import type { ExitReport, MachineSpec, Stamp } from '../../protocol/machine.ts';
+import type { GuestFacts } from '../evidence/facts.ts';
 
 /** What a driver could do when it tried. */
 export interface DriverReport {
@@ -29,6 +30,10 @@ export interface Driver extends AsyncDisposable {
   adopt(id: MachineId): Promise<Machine | undefined>;
   /** Takes back everything a machine holds, at whatever point its start stopped; `disk`: its private disk too. Idempotent. */
   reclaim(id: MachineId, options: { disk: boolean }): Promise<void>;
+  /** Its own files of evidence, bounded in size and without secrets: logs and what it asked its runtime for. */
+  evidence?(id: MachineId): Promise<Record<string, string>>;
+  /** What the kernel says of a machine's limits; null when nothing of it is left. */
+  inspect?(spec: MachineSpec): Promise<GuestFacts | null>;
 }
 
 export interface Machine extends AsyncDisposable {

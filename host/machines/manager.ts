@@ -8,12 +8,13 @@ import type { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { PolydevError } from '../../protocol/errors.ts';
-import type { EvidenceFile, HostMachine } from '../../protocol/host.ts';
+import type { EvidenceFile, HostMachine, UploadedEvidence } from '../../protocol/host.ts';
 import { ImageId, MachineId } from '../../protocol/ids.ts';
 import { ExitReport, MachineSpec, type Stamp } from '../../protocol/machine.ts';
+import type { Examined } from '../diagnosis/examiner.ts';
 import type { Driver, Machine } from '../drivers/driver.ts';
+import type { Evidence } from '../evidence/evidence.ts';
 import { listIfThere, parseJson, readIfThere, writeAtomic } from '../system/files.ts';
-import type { Evidence } from './evidence.ts';
 import { KeyedQueue } from './queue.ts';
 
 export interface ManagerOptions {
@@ -26,6 +27,8 @@ export interface ManagerOptions {
   /** Throws `host_out_of_space` when no machine may start. */
   checkSpace: () => Promise<void>;
   currentImage: () => Promise<ImageId | undefined>;
+  /** What is so around a machine, for its evidence. */
+  facts: (spec: MachineSpec, image: ImageId) => Promise<object>;
   log: Logger;
 }
 
@@ -171,18 +174,28 @@ export class MachineManager {
     entry.starting = new AbortController();
     const signal = AbortSignal.any([entry.starting.signal, AbortSignal.timeout(START_DEADLINE_MS)]);
     this.#entries.set(spec.id, entry);
-    await mkdir(this.#folder(spec.id), { recursive: true, mode: 0o700 });
-    await this.#record(entry);
     try {
+      await mkdir(this.#folder(spec.id), { recursive: true, mode: 0o700 });
+      await this.#record(entry);
+      await this.#options.evidence.forget(spec.id, [
+        'start-error.json',
+        'facts-failure.json',
+        'diagnosis.json',
+      ]);
       this.#runs(entry, await driver.start({ ...spec, image }, signal));
       log.info({ machine: spec.id, kind: spec.kind, ms: Math.round(performance.now() - begin) }, 'started');
+      void this.#keepFacts(entry, 'facts-start.json');
       return this.#describe(entry);
     } catch (thrown) {
       // Whoever ended the start says why, better than the command it hit.
       const reason: unknown = entry.starting.signal.aborted ? entry.starting.signal.reason : thrown;
       const error = PolydevError.from(reason, 'machine_start_failed');
       log.error({ machine: spec.id, err: error, thrown }, 'did not start');
-      await this.#keepEvidence(entry, { 'start-error.json': JSON.stringify(error.toReport(), null, 2) });
+      await this.#keepFacts(entry, 'facts-failure.json');
+      // A full disk keeps us from writing why; whoever asked is told all the same.
+      await this.#keepEvidence(entry, {
+        'start-error.json': JSON.stringify(error.toReport(), null, 2),
+      }).catch((err: unknown) => log.error({ machine: spec.id, err }, 'its evidence was not kept'));
       await this.#giveUp(entry, known === undefined);
       throw error;
     } finally {
@@ -214,7 +227,10 @@ export class MachineManager {
       this.#options.log.warn({ machine: machine.id, exit }, 'ended by itself');
       void this.#queue
         .run(machine.id, async () => {
-          if (entry.machine === machine) await this.#release(entry, machine, 'exited');
+          if (entry.machine !== machine) return;
+          entry.exit = exit;
+          await this.#keepFacts(entry, 'facts-failure.json');
+          await this.#release(entry, machine, 'exited');
         })
         .catch((err: unknown) => this.#options.log.error({ machine: machine.id, err }, 'not taken back'));
     });
@@ -274,9 +290,23 @@ export class MachineManager {
     this.#entries.delete(id);
   }
 
+  /** Never throws: what cannot be looked up or written is less evidence, and no reason for a machine to fail. */
+  async #keepFacts(entry: Entry, name: 'facts-start.json' | 'facts-failure.json'): Promise<void> {
+    const { evidence, facts, log } = this.#options;
+    const { spec, image } = entry;
+    try {
+      await evidence.keep(spec.id, { [name]: JSON.stringify(await facts(spec, image), null, 2) });
+    } catch (err) {
+      log.warn({ machine: spec.id, err }, `${name} was not kept`);
+    }
+  }
+
   async #keepEvidence(entry: Entry, more: Readonly<Record<string, string>>): Promise<void> {
+    const { agentTokenHash: _hash, ...spec } = entry.spec;
     await this.#options.evidence.keep(entry.spec.id, {
       'console.log': await this.#options.readConsole(this.#folder(entry.spec.id)),
+      ...((await this.#options.driver.evidence?.(entry.spec.id)) ?? {}),
+      'machine-spec.json': JSON.stringify({ ...spec, image: entry.image }, null, 2),
       'machine.json': JSON.stringify(this.#describe(entry), null, 2),
       ...more,
     });
@@ -305,7 +335,7 @@ export class MachineManager {
   /** What the guest printed; also of a machine that is gone. Throws `not_found`. */
   async console(id: MachineId): Promise<string> {
     const entry = this.#entries.get(id);
-    if (entry === undefined) return this.#options.evidence.read(id, 'console.log');
+    if (entry === undefined) return (await this.#options.evidence.read(id, 'console.log')).toString('utf8');
     return entry.machine?.console() ?? this.#options.readConsole(this.#folder(id));
   }
 
@@ -315,9 +345,24 @@ export class MachineManager {
     return this.#options.evidence.list(id);
   }
 
-  async readEvidence(id: MachineId, name: string): Promise<string> {
+  async readEvidence(id: MachineId, name: string): Promise<Buffer> {
     await this.#refreshEvidence(id);
     return this.#options.evidence.read(id, name);
+  }
+
+  /** Adds what the controller has seen. Throws `not_found` for a machine that this host never had. */
+  async addEvidence(id: MachineId, name: UploadedEvidence, content: Buffer): Promise<void> {
+    const { evidence } = this.#options;
+    if (!this.#entries.has(id) && !(await evidence.has(id))) this.#entry(id);
+    await evidence.keep(id, { [name]: content });
+  }
+
+  /** For a diagnosis; undefined when the machine is gone. */
+  async examined(id: MachineId): Promise<Examined | undefined> {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return undefined;
+    const { spec, image, state, exit, stamps } = entry;
+    return { spec, image, state, exit, stamps, console: await this.console(id) };
   }
 
   async #refreshEvidence(id: MachineId): Promise<void> {

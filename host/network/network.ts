@@ -9,6 +9,7 @@ import { z } from 'zod';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import type { Realm } from '../../protocol/machine.ts';
+import type { NetworkFacts } from '../evidence/facts.ts';
 import { listIfThere, readIfThere, writeAtomic } from '../system/files.ts';
 import { Leases } from '../system/leases.ts';
 import { processesInNetworkNamespace } from '../system/processes.ts';
@@ -25,6 +26,7 @@ import {
 } from './addresses.ts';
 import { forwardingConfig, hostResolvers, startDns } from './dns.ts';
 import { type Idp, reclaimIdp, startIdp } from './idp.ts';
+import { inspectNetwork } from './inspect.ts';
 import { closeMachinePort, openMachinePort } from './port.ts';
 import { buildRouter, endRouterProcesses, removeNamespace, removeRouter } from './router.ts';
 import type { Service } from './service.ts';
@@ -231,6 +233,26 @@ export class Network implements AsyncDisposable {
       return address;
     }
     throw new PolydevError('addresses_exhausted', `no free address in ${this.plan.cidr}`);
+  }
+
+  /** What is so of a machine's network now; also of one that has none. */
+  async inspect(id: MachineId, realm: Realm, active: boolean): Promise<NetworkFacts> {
+    const { instance, idp } = this.#settings;
+    const { firstMachine, lastMachine, gateway } = this.plan;
+    return inspectNetwork(
+      {
+        namespace: machineNamespace(instance, id),
+        namespaces: (await instanceNamespaces(instance)).filter(
+          (name) => name !== routerNamespace(instance) && name !== idpNamespace(instance),
+        ),
+        address: this.#addresses.get(id),
+        leases: { held: (await this.#leases.list()).length, size: lastMachine - firstMachine + 1 },
+        resolver: realm === 'test' ? this.plan.idp : gateway,
+        provider: realm === 'test' ? this.plan.idp : undefined,
+        nodePath: idp.nodePath,
+      },
+      active,
+    );
   }
 
   /** Takes everything back. Idempotent; its processes must be gone. */

@@ -5,10 +5,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import fastify, { type FastifyInstance, type RawServerDefault } from 'fastify';
 import type { Logger } from 'pino';
 import { z } from 'zod';
+import { DiagnosisRequest } from '../../protocol/diagnoses.ts';
 import { ERRORS, PolydevError } from '../../protocol/errors.ts';
-import type { HostHealth } from '../../protocol/host.ts';
+import { type HostHealth, UPLOADED_EVIDENCE, type UploadedEvidence } from '../../protocol/host.ts';
 import { MachineId } from '../../protocol/ids.ts';
 import { MachineSpec } from '../../protocol/machine.ts';
+import type { Examiner } from '../diagnosis/examiner.ts';
 import type { MachineManager } from '../machines/manager.ts';
 import { handleDial } from './dial.ts';
 
@@ -16,11 +18,22 @@ export interface ServerOptions {
   socketPath: string;
   socketUid: number;
   machines: MachineManager;
+  examiner: Examiner;
   health: () => Promise<HostHealth>;
   log: Logger;
 }
 
 type Routes = FastifyInstance<RawServerDefault, IncomingMessage, ServerResponse, Logger>;
+
+const Uploaded = z.enum(Object.keys(UPLOADED_EVIDENCE) as [UploadedEvidence, ...UploadedEvidence[]]);
+const MAX_UPLOAD = Math.max(...Object.values(UPLOADED_EVIDENCE));
+
+const typeOf = (name: string): string =>
+  name.endsWith('.png')
+    ? 'image/png'
+    : name.endsWith('.json')
+      ? 'application/json; charset=utf-8'
+      : 'text/plain; charset=utf-8';
 
 const MAX_WAIT_S = 60;
 const Wait = z.object({ wait: z.coerce.number().min(0).max(MAX_WAIT_S).default(0) });
@@ -35,7 +48,10 @@ function parse<T>(schema: z.ZodType<T>, value: unknown): T {
 const idOf = (request: { params: unknown }): MachineId =>
   parse(z.object({ id: MachineId }), request.params).id;
 
-function routes(app: Routes, { machines, health }: ServerOptions): void {
+function routes(app: Routes, { machines, examiner, health }: ServerOptions): void {
+  app.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) =>
+    done(null, body),
+  );
   app.get('/v1/health', () => health());
   app.get('/v1/machines', () => ({ machines: machines.list() }));
   app.put('/v1/machines/:id', (request) => {
@@ -60,7 +76,22 @@ function routes(app: Routes, { machines, health }: ServerOptions): void {
   app.get('/v1/evidence/:id', async (request) => ({ files: await machines.evidence(idOf(request)) }));
   app.get('/v1/evidence/:id/:name', async (request, reply) => {
     const { name } = parse(z.object({ name: z.string() }), request.params);
-    return reply.type('text/plain; charset=utf-8').send(await machines.readEvidence(idOf(request), name));
+    return reply.type(typeOf(name)).send(await machines.readEvidence(idOf(request), name));
+  });
+  app.put('/v1/evidence/:id/:name', { bodyLimit: MAX_UPLOAD }, async (request, reply) => {
+    const { name } = parse(z.object({ name: Uploaded }), request.params);
+    const content = request.body;
+    if (!Buffer.isBuffer(content)) throw new PolydevError('bad_request', 'expected application/octet-stream');
+    if (content.length > UPLOADED_EVIDENCE[name]) {
+      throw new PolydevError('bad_request', `${name}: more than ${UPLOADED_EVIDENCE[name]} bytes`);
+    }
+    await machines.addEvidence(idOf(request), name, content);
+    return reply.status(204).send();
+  });
+  app.post('/v1/evidence/:id/diagnosis', async (request) => {
+    const id = idOf(request);
+    const asked = parse(DiagnosisRequest, request.body);
+    return { diagnosis: await examiner.diagnose(id, await machines.examined(id), asked) };
   });
 }
 

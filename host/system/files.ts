@@ -7,7 +7,7 @@ import { mountPoints } from './syscalls.ts';
 const temporary = (path: string): string => join(dirname(path), `.${randomBytes(6).toString('hex')}.tmp`);
 
 /** Replaces a file in one step. */
-export async function writeAtomic(path: string, text: string, mode = 0o600): Promise<void> {
+export async function writeAtomic(path: string, text: string | Buffer, mode = 0o600): Promise<void> {
   const draft = temporary(path);
   try {
     await writeFile(draft, text, { flag: 'wx', mode });

@@ -151,6 +151,8 @@ export class FakeAgent {
       return this.#credentials('codex', `${request.method}${files ?? ''}`, body, response);
     }
     switch (route) {
+      case 'GET /v1/log':
+        return void response.end('a line of the agent\n');
       case 'GET /v1/boot':
         return this.#boot(response);
       case 'POST /v1/login': {

@@ -38,6 +38,8 @@ export class FakeHost implements AsyncDisposable {
   readonly #machines = new Map<MachineId, FakeMachine>();
   /** Machines that were destroyed, in order. */
   readonly destroyed: MachineId[] = [];
+  /** `<id>/<name>` of every file of evidence that was handed over, in order. */
+  readonly uploads: string[] = [];
   readonly #gates = new Gates<Point>();
   readonly #changed = new EventEmitter().setMaxListeners(0);
   readonly #server: http.Server;
@@ -152,6 +154,16 @@ export class FakeHost implements AsyncDisposable {
     const [, noun, name, rest = ''] = /^\/v1\/(machines|evidence)\/([^/]+)(\/.*)?$/.exec(url.pathname) ?? [];
     const id = MachineId.parse(name);
     if (noun === 'evidence') {
+      if (request.method === 'PUT') {
+        request.resume();
+        await once(request, 'end');
+        this.uploads.push(`${id}${rest}`);
+        return void response.writeHead(204).end();
+      }
+      if (rest === '/diagnosis') {
+        request.resume();
+        return void json({ diagnosis: null });
+      }
       if (rest === '') {
         return void json({ files: [{ name: 'console.log', bytes: 5, modified: new Date().toISOString() }] });
       }

@@ -19,6 +19,7 @@ import type {
 } from '../../controller/services.ts';
 import type { ExecEvent, ExecRequest, TerminalSize } from '../../protocol/agent.ts';
 import type { Credential, Host, Machine, Session, TimelineEvent } from '../../protocol/api.ts';
+import type { Diagnosis } from '../../protocol/diagnoses.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { EvidenceFile } from '../../protocol/host.ts';
 import {
@@ -265,6 +266,9 @@ export class FakeServices implements Services {
     }
   }
 
+  /** What is wrong with machines, by id. */
+  readonly diagnoses = new Map<MachineId, Diagnosis>();
+
   readonly machines: Machines = {
     list: async ({ userId }) =>
       [...this.machineMap.values()].filter((m) => userId === undefined || m.userId === userId).reverse(),
@@ -273,8 +277,9 @@ export class FakeServices implements Services {
     evidence: async (): Promise<EvidenceFile[]> => [{ name: 'console.log', bytes: 10, modified: now() }],
     evidenceFile: async (_id, name) => {
       if (name !== 'console.log') throw new PolydevError('not_found', `no evidence named ${name}`);
-      return 'evidence\n';
+      return Buffer.from('evidence\n');
     },
+    diagnosis: async (id) => this.diagnoses.get(id) ?? null,
     start: async (id) => {
       this.#mayFail();
       return this.moveMachine(id, 'ready');

@@ -35,6 +35,7 @@ const ALLOWED: Readonly<Record<string, { folders: readonly string[]; packages: r
       folders: [
         'protocol',
         'host/images',
+        'host/doctor',
         'controller/store/embedded.ts',
         'web/build.ts',
         'testkit/person',

@@ -8,6 +8,7 @@ import { useJson, useText } from '../data/resource.ts';
 import { KIND_WORDS, MACHINE_WORDS } from '../data/words.ts';
 import { Badge, Link, Loading, PageHead, useTitle } from '../widgets/basics.tsx';
 import { BootList } from '../widgets/boot-list.tsx';
+import { DiagnosisPanel } from '../widgets/diagnosis-panel.tsx';
 import { MachineActions } from '../widgets/machine-actions.tsx';
 import { ProblemPanel } from '../widgets/problem-panel.tsx';
 
@@ -43,6 +44,8 @@ export function MachinePage({ id }: { readonly id: string }) {
       </PageHead>
       {problem !== undefined && <ProblemPanel title="This page is not up to date" problem={problem} />}
       {actionProblem !== undefined && <ProblemPanel title="That did not work" problem={actionProblem} />}
+      {/* Another state may have another cause: then it is asked for again. */}
+      <DiagnosisPanel key={machine.state} id={id} />
       {machine.error !== null && (
         <ProblemPanel title={problemTitle(machine.state)} problem={machine.error} open />
       )}
@@ -181,7 +184,16 @@ function Evidence({ id, everyMs }: { readonly id: string; readonly everyMs: numb
             >
               Download
             </a>
-            {open === file.name && <EvidenceText path={evidencePath(id, file.name)} />}
+            {open === file.name &&
+              (file.name.endsWith('.png') ? (
+                <img
+                  className="evidence-picture"
+                  src={evidencePath(id, file.name)}
+                  alt="The desktop when it failed"
+                />
+              ) : (
+                <EvidenceText path={evidencePath(id, file.name)} />
+              ))}
           </li>
         ))}
       </ul>

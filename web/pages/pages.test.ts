@@ -132,6 +132,10 @@ describe.skipIf(missingForPages.length > 0)(`pages (lacking: ${missingForPages.j
       '0.18 s',
     );
     await page.getByRole('region', { name: 'Console' }).getByText('Xvnc exited with code 1').waitFor();
+    const diagnosis = page.getByRole('region', { name: 'Diagnosis' });
+    await diagnosis.getByText('xvnc_failed').waitFor();
+    expect(await diagnosis.textContent()).toContain('The X server does not start.');
+    expect(await diagnosis.locator('pre').textContent()).toContain('console.log: Xvnc: Fatal server error');
     const evidence = page.getByRole('region', { name: 'Evidence' });
     await evidence.getByRole('button', { name: 'Show agent.log' }).click();
     await evidence.getByText('agent 0.1.0 listening').waitFor();

@@ -4,6 +4,7 @@ import fastifyWebsocket from '@fastify/websocket';
 import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
 import { CONTENT_SECURITY_POLICY } from '../../controller/api/headers.ts';
 import { AuthStart, Session, SessionInput, TicketRequest, type TimelineEvent } from '../../protocol/api.ts';
+import { DIAGNOSES, type DiagnosisReply } from '../../protocol/diagnoses.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { newMachineId } from '../../protocol/ids.ts';
 import { isFinal, machineActions, type SessionState, sessionActions } from '../../protocol/lifecycles.ts';
@@ -212,6 +213,17 @@ function machineRoutes(app: FastifyInstance, { data: { machines } }: FakeApi, fi
       modified: new Date().toISOString(),
     })),
   }));
+  app.get<ById>('/api/machines/:id/diagnosis', ({ params }): DiagnosisReply => {
+    const { error, stamps } = find(machines, params.id);
+    if (error === null) return { diagnosis: null };
+    const lines = [
+      { source: 'error', text: error.message },
+      { source: 'console.log', text: 'Xvnc: Fatal server error: Cannot establish any listening sockets' },
+    ];
+    const checkpoint = stamps.at(-1)?.checkpoint ?? null;
+    const name = 'xvnc_failed';
+    return { diagnosis: { name, ...DIAGNOSES[name], lines, checkpoint, at: new Date().toISOString() } };
+  });
   app.get<{ Params: { id: string; name: string } }>('/api/machines/:id/evidence/:name', ({ params }, reply) =>
     text(reply, EVIDENCE[params.name] ?? ''),
   );

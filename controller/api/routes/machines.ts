@@ -1,6 +1,7 @@
 /** Machines: list, look, read what they left behind, start, stop, destroy. */
 import { z } from 'zod';
 import { Machine } from '../../../protocol/api.ts';
+import { DiagnosisReply } from '../../../protocol/diagnoses.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { EvidenceFile } from '../../../protocol/host.ts';
 import { MachineId, UserId } from '../../../protocol/ids.ts';
@@ -12,6 +13,9 @@ const Params = z.object({ id: MachineId });
 /** A plain file name: no folder, no hidden file. */
 const FileName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/, 'a plain file name');
 const TEXT = 'text/plain; charset=utf-8';
+
+/** Texts are shown as texts, also JSON; the one picture is a picture. */
+const typeOf = (name: string): string => (name.endsWith('.png') ? 'image/png' : TEXT);
 
 export function addMachineRoutes(app: Api, context: RouteContext): void {
   const { machines } = context.services;
@@ -103,7 +107,32 @@ export function addMachineRoutes(app: Api, context: RouteContext): void {
     },
     async (request, reply) => {
       const machine = await find(callerOf(request), request.params.id);
-      return reply.type(TEXT).send(await machines.evidenceFile(machine.id, request.params.name));
+      const { name } = request.params;
+      const content = await machines.evidenceFile(machine.id, name);
+      // Bytes are sent as they are; the schema says for readers of the document what most files hold.
+      return reply.type(typeOf(name)).send(content as unknown as string);
+    },
+  );
+
+  app.get(
+    '/api/machines/:id/diagnosis',
+    {
+      schema: {
+        tags: ['machines'],
+        summary: 'Why a machine does not work: a name, the lines that prove it, what to do',
+        description:
+          'Null when nothing is wrong as far as can be seen. A machine that runs is looked at now (up to a few seconds); ' +
+          'one that failed keeps the answer it got then.',
+        params: Params,
+        response: {
+          200: DiagnosisReply,
+          ...errorReplies('bad_request', 'not_found', 'host_unreachable'),
+        },
+      },
+    },
+    async (request) => {
+      const machine = await find(callerOf(request), request.params.id);
+      return { diagnosis: await machines.diagnosis(machine.id) };
     },
   );
 

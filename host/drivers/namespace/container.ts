@@ -22,8 +22,13 @@ export interface ContainerPlace {
   runcRoot: string;
   /** The machine's folder below /run. */
   runFolder: string;
+  /** Where the runtime's log and specification are kept as evidence. */
+  recordFolder: string;
   cgroup: string;
 }
+
+/** Files of a record folder. */
+export const RUNTIME_FILES = { log: 'runtime.log', spec: 'runtime-spec.json' } as const;
 
 export interface RunningContainer {
   process: ProcessIdentity;
@@ -44,9 +49,14 @@ export async function startContainer(
   signal: AbortSignal,
 ): Promise<RunningContainer> {
   const bundle = join(place.runFolder, 'bundle');
-  const log = join(place.runFolder, 'runc.log');
+  const log = join(place.recordFolder, RUNTIME_FILES.log);
+  const spec = containerSpec(plan);
   await mkdir(bundle, { recursive: true, mode: 0o700 });
-  await writeFile(join(bundle, 'config.json'), JSON.stringify(containerSpec(plan)), { mode: 0o600 });
+  await rm(log, { force: true });
+  await writeFile(join(bundle, 'config.json'), JSON.stringify(spec), { mode: 0o600 });
+  await writeFile(join(place.recordFolder, RUNTIME_FILES.spec), JSON.stringify(spec, null, 2), {
+    mode: 0o600,
+  });
   try {
     await run(
       [

@@ -79,10 +79,13 @@ describe.skipIf(missing !== undefined)(`namespace driver (needs ${missing ?? 'no
       ({ name }) => name.includes(spec.id) || name.includes(spec.id.slice(2, 12)),
     );
     expect(left).toEqual([]);
-    expect((await machines.evidence(spec.id)).map(({ name }) => name).sort()).toEqual([
-      'console.log',
-      'machine.json',
-    ]);
+    const kept = (await machines.evidence(spec.id)).map(({ name }) => name);
+    expect(kept).toEqual(
+      expect.arrayContaining(['console.log', 'machine-spec.json', 'machine.json', 'runtime-spec.json']),
+    );
+    for (const name of kept) {
+      expect((await machines.readEvidence(spec.id, name)).includes(spec.agentTokenHash)).toBe(false);
+    }
   });
 
   it('keeps the console from its first byte and tells the exit code', async () => {
@@ -241,6 +244,8 @@ describe.skipIf(missing !== undefined)(`namespace driver (needs ${missing ?? 'no
       message: expect.stringContaining('/no/such/program'),
     });
     expect(machines.list()).toEqual([]);
-    expect(await machines.readEvidence(spec.id, 'start-error.json')).toContain('/no/such/program');
+    expect((await machines.readEvidence(spec.id, 'start-error.json')).toString()).toContain(
+      '/no/such/program',
+    );
   });
 });

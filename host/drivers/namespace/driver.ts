@@ -15,6 +15,7 @@ import {
   type Realm,
   Stamp,
 } from '../../../protocol/machine.ts';
+import type { GuestFacts } from '../../evidence/facts.ts';
 import type { Attachment, Network } from '../../network/network.ts';
 import { listIfThere, parseJson, readIfThere, removeTree, writeAtomic } from '../../system/files.ts';
 import type { Leases } from '../../system/leases.ts';
@@ -23,9 +24,10 @@ import type { Driver, DriverReport, Machine } from '../driver.ts';
 import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from './cgroups.ts';
 import { closeChannel, openChannel } from './channel.ts';
 import { Console } from './console.ts';
-import { type ContainerPlace, removeContainer, startContainer } from './container.ts';
+import { type ContainerPlace, RUNTIME_FILES, removeContainer, startContainer } from './container.ts';
 import { closeDisk, diskOwner, openDisk } from './disk.ts';
 import { ExitWatch } from './exit.ts';
+import { guestFacts } from './facts.ts';
 import { claimIds, releaseIds } from './ids.ts';
 import { NamespaceMachine } from './machine.ts';
 import { probe } from './probe.ts';
@@ -54,6 +56,8 @@ export interface NamespaceDriverOptions {
 }
 
 const AGENT_ARGV = ['/usr/bin/tini', '--', '/usr/local/bin/node', '/opt/polydev/agent/main.mjs'];
+/** Characters kept of each of the runtime's files. */
+const MAX_EVIDENCE = 256 * 1024;
 /** The guest's inherited end of the channel. */
 const CHANNEL_FD = 3;
 
@@ -90,6 +94,7 @@ export class NamespaceDriver implements Driver {
       id,
       runcRoot: join(runFolder, 'runc'),
       runFolder: join(runFolder, 'm', id),
+      recordFolder: this.#folder(id),
       cgroup: `${cgroupOfInstance(instance)}/${id}`,
     };
   }
@@ -237,6 +242,19 @@ export class NamespaceDriver implements Driver {
     await rm(join(folder, 'driver.json'), { force: true });
     this.#machines.delete(id);
     if (options.disk) await releaseIds(this.#options.idLeases, folder);
+  }
+
+  async evidence(id: MachineId): Promise<Record<string, string>> {
+    const files: Record<string, string> = {};
+    for (const name of Object.values(RUNTIME_FILES)) {
+      const text = await readIfThere(join(this.#folder(id), name));
+      if (text !== undefined) files[name] = text.slice(-MAX_EVIDENCE);
+    }
+    return files;
+  }
+
+  inspect(spec: MachineSpec): Promise<GuestFacts | null> {
+    return guestFacts(spec.limits, this.#place(spec.id).cgroup, this.#folder(spec.id));
   }
 
   /**

@@ -57,6 +57,7 @@ async function trial(parts: ProbeParts, at: (step: string) => void, signal: Abor
     id: 'probe',
     runcRoot: join(runFolder, 'runc'),
     runFolder: folder,
+    recordFolder: folder,
     cgroup: `${cgroupOfInstance(instance)}/probe`,
   };
   const netns = `${namespacePrefix(instance)}probe`;

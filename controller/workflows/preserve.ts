@@ -1,0 +1,35 @@
+/** Keeps what a machine can still tell before it goes. */
+import { PolydevError } from '../../protocol/errors.ts';
+import type { MachineId } from '../../protocol/ids.ts';
+import { keepEvidence } from '../hosts/keep-evidence.ts';
+import { getMachine } from '../store/machines.ts';
+import { readMachineEvents } from '../store/timeline.ts';
+import { agentOf, type Context } from './context.ts';
+
+/** A machine that is in trouble must not hold up its own end. */
+const DEADLINE_MS = 15_000;
+
+/** Never throws: evidence is worth a few seconds, and nothing depends on it. */
+export async function preserve(
+  context: Context,
+  id: MachineId,
+  options: { error: PolydevError | null; screenshot: boolean },
+): Promise<void> {
+  try {
+    const row = await getMachine(context.db, id);
+    if (row === undefined) return;
+    const diagnosis = await keepEvidence({
+      host: context.host,
+      agent: agentOf(context, id),
+      error: options.error,
+      stamps: row.stamps,
+      timeline: await readMachineEvents(context.db, id),
+      screenshot: options.screenshot && row.kind === 'browser',
+      signal: AbortSignal.any([context.closing, AbortSignal.timeout(DEADLINE_MS)]),
+    });
+    if (diagnosis !== null) context.log.warn({ machine: id, diagnosis: diagnosis.name }, 'diagnosed');
+  } catch (error) {
+    if (context.closing.aborted) return;
+    context.log.warn({ machine: id, code: PolydevError.from(error).code }, 'evidence was not kept');
+  }
+}

@@ -1,0 +1,20 @@
+/** tini or Node is away, may not be executed, or names an interpreter that is not there. */
+import { exitLine, linesIn, linesOf, type Rule, reached } from '../rule.ts';
+
+/** What tini says when it cannot execute the agent's program, and what its own exit codes mean. */
+const TINI = /\[FATAL tini .*exec .* failed|\[WARN\s+tini/;
+
+export const agentRuntimeUnusable: Rule = {
+  name: 'agent_runtime_unusable',
+  prove(found) {
+    if (reached(found, 'agent')) return undefined;
+    const said = linesOf(found, 'console.log', TINI);
+    const runtime = linesIn(
+      found,
+      ['error', 'runtime.log'],
+      /exec(utable)?:? .*\/usr\/(bin\/tini|local\/bin\/node)/,
+    );
+    const lines = [...said, ...runtime];
+    return lines.length === 0 ? undefined : [...lines, ...exitLine(found)];
+  },
+};

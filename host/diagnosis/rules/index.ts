@@ -1,0 +1,58 @@
+/** The rules in the order in which they count: what lies deeper comes first, for it explains what lies above. */
+import type { Rule } from '../rule.ts';
+import { addressesExhausted } from './addresses-exhausted.ts';
+import { agentCrashed } from './agent-crashed.ts';
+import { agentMissing } from './agent-missing.ts';
+import { agentPortTaken } from './agent-port-taken.ts';
+import { agentRuntimeKilled } from './agent-runtime-killed.ts';
+import { agentRuntimeUnusable } from './agent-runtime-unusable.ts';
+import { agentTokenWrong } from './agent-token-wrong.ts';
+import { agentVersionMismatch } from './agent-version-mismatch.ts';
+import { callbackPortTaken } from './callback-port-taken.ts';
+import { chromiumCrashed } from './chromium-crashed.ts';
+import { cliMissing } from './cli-missing.ts';
+import { cliNoLoginUrl } from './cli-no-login-url.ts';
+import { dnsDead } from './dns-dead.ts';
+import { duplicateAddress } from './duplicate-address.ts';
+import { guestDiskFull } from './guest-disk-full.ts';
+import { hostDiskFull } from './host-disk-full.ts';
+import { idpUnreachable } from './idp-unreachable.ts';
+import { imageLayerCorrupt } from './image-layer-corrupt.ts';
+import { imageLayerMissing } from './image-layer-missing.ts';
+import { machineKilled } from './machine-killed.ts';
+import { memoryTooSmall } from './memory-too-small.ts';
+import { noNetworkDevice } from './no-network-device.ts';
+import { pidsTooSmall } from './pids-too-small.ts';
+import { runtimeMissing } from './runtime-missing.ts';
+import { xvncFailed } from './xvnc-failed.ts';
+import { xvncMissing } from './xvnc-missing.ts';
+
+export const RULES: readonly Rule[] = [
+  hostDiskFull,
+  runtimeMissing,
+  imageLayerMissing,
+  imageLayerCorrupt,
+  addressesExhausted,
+  memoryTooSmall,
+  pidsTooSmall,
+  guestDiskFull,
+  agentRuntimeUnusable,
+  agentRuntimeKilled,
+  agentMissing,
+  agentCrashed,
+  agentTokenWrong,
+  agentVersionMismatch,
+  agentPortTaken,
+  machineKilled,
+  noNetworkDevice,
+  duplicateAddress,
+  // Of test machines the provider and the resolver are in one place: when both are silent, that place is away.
+  idpUnreachable,
+  dnsDead,
+  xvncMissing,
+  xvncFailed,
+  chromiumCrashed,
+  cliMissing,
+  callbackPortTaken,
+  cliNoLoginUrl,
+];

@@ -1,0 +1,149 @@
+/** What is so on this host and around one machine at one moment: looked up, not read from a log. */
+import { createHash } from 'node:crypto';
+import { accessSync, constants, createReadStream, statSync } from 'node:fs';
+import { readFile, stat, statfs } from 'node:fs/promises';
+import { loadavg, release } from 'node:os';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { z } from 'zod';
+import type { ImageStore } from '../images/store.ts';
+import { PROGRAMS } from '../requirements.ts';
+import { PLAIN_ENVIRONMENT } from '../system/command.ts';
+
+const Space = z.object({ total: z.number(), available: z.number() });
+
+/** What the kernel says of a machine's limits. Counts are since the machine's start. */
+export const GuestFacts = z.object({
+  memoryMiB: z.object({ limit: z.number(), peak: z.number().nullable(), used: z.number().nullable() }),
+  /** Processes that the out-of-memory killer ended. */
+  oomKills: z.number().int(),
+  pids: z.object({ limit: z.number().int(), refused: z.number().int(), used: z.number().int().nullable() }),
+  /** Of the private disk's file system, KiB. */
+  diskKiB: Space.nullable(),
+});
+export type GuestFacts = z.infer<typeof GuestFacts>;
+
+export const NetworkFacts = z.object({
+  address: z.string().nullable(),
+  leases: z.object({ held: z.number().int(), size: z.number().int() }),
+  namespace: z.boolean(),
+  /** The machine's own interface: null when it has none. */
+  device: z.object({ name: z.string(), up: z.boolean() }).nullable(),
+  /** Machine namespaces of this instance that hold the machine's address. */
+  addressOwners: z.array(z.string()),
+  /** Null when it was not asked. `said` is the answer's name, or why there was none. */
+  resolver: z.object({ address: z.string(), answers: z.boolean(), said: z.string() }).nullable(),
+  provider: z.object({ address: z.string(), reachable: z.boolean(), said: z.string() }).nullable(),
+  /** Ports that programs of the machine listen on; null when it was not looked up. */
+  listening: z.array(z.number().int()).nullable(),
+});
+export type NetworkFacts = z.infer<typeof NetworkFacts>;
+
+export const ImageFacts = z.object({
+  id: z.string(),
+  agentVersion: z.string().nullable(),
+  /** `unread`: its length is right, its bytes were not compared. */
+  layers: z.array(
+    z.object({
+      file: z.string(),
+      state: z.enum(['whole', 'unread', 'missing', 'wrong_length', 'wrong_bytes']),
+    }),
+  ),
+});
+export type ImageFacts = z.infer<typeof ImageFacts>;
+
+export const Facts = z.object({
+  at: z.iso.datetime({ precision: 3 }),
+  kernel: z.string(),
+  load: z.array(z.number()),
+  memoryMiB: Space,
+  /** Of the data directory's file system, KiB. */
+  diskKiB: Space,
+  /** Programs that the host service needs and cannot execute now. */
+  missingPrograms: z.array(z.string()),
+  image: ImageFacts.nullable(),
+  guest: GuestFacts.nullable(),
+  network: NetworkFacts.nullable(),
+});
+export type Facts = z.infer<typeof Facts>;
+
+export async function spaceOf(path: string): Promise<{ total: number; available: number }> {
+  const { blocks, bavail, bsize } = await statfs(path);
+  return { total: Math.round((blocks * bsize) / 1024), available: Math.round((bavail * bsize) / 1024) };
+}
+
+/** Programs of PROGRAMS that cannot be executed. */
+export function missingPrograms(): string[] {
+  const folders = PLAIN_ENVIRONMENT.PATH.split(':');
+  return Object.keys(PROGRAMS).filter(
+    (program) => !folders.some((folder) => executable(join(folder, program))),
+  );
+}
+
+function executable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
+}
+
+/** Memory of this host, MiB. */
+export async function hostMemory(): Promise<{ total: number; available: number }> {
+  const meminfo = await readFile('/proc/meminfo', 'utf8');
+  const read = (name: string): number =>
+    Math.round(Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(meminfo)?.[1] ?? 0) / 1024);
+  return { total: read('MemTotal'), available: read('MemAvailable') };
+}
+
+export async function hostFacts(dataDir: string): Promise<Omit<Facts, 'image' | 'guest' | 'network'>> {
+  return {
+    at: new Date().toISOString(),
+    kernel: release(),
+    load: loadavg(),
+    memoryMiB: await hostMemory(),
+    diskKiB: await spaceOf(dataDir),
+    missingPrograms: missingPrograms(),
+  };
+}
+
+/** Layers up to this size are always compared with what was verified: it takes milliseconds. */
+const SMALL_LAYER = 16 * 1024 * 1024;
+const HASH_DEADLINE_MS = 15_000;
+
+/** The layers of an image as they are on the disk now. `thorough` compares the bytes of large ones too (seconds). */
+export async function imageFacts(
+  images: ImageStore,
+  cacheDir: string,
+  id: string,
+  thorough: boolean,
+): Promise<ImageFacts | null> {
+  const manifest = await images.get(id);
+  if (manifest === undefined) return null;
+  const deadline = AbortSignal.timeout(HASH_DEADLINE_MS);
+  const layers: ImageFacts['layers'] = [];
+  for (const { file, bytes, sha256 } of manifest.layers) {
+    const path = join(cacheDir, file);
+    const size = await stat(path).then(
+      (found) => found.size,
+      () => undefined,
+    );
+    if (size === undefined) layers.push({ file, state: 'missing' });
+    else if (size !== bytes) layers.push({ file, state: 'wrong_length' });
+    else if (!thorough && bytes > SMALL_LAYER) layers.push({ file, state: 'unread' });
+    else {
+      const found = await digest(path, deadline).catch(() => undefined);
+      const state = found === undefined ? 'unread' : found === sha256 ? 'whole' : 'wrong_bytes';
+      layers.push({ file, state });
+    }
+  }
+  const agentVersion = manifest.layers.find(({ name }) => name === 'agent')?.contents.agent ?? null;
+  return { id, agentVersion, layers };
+}
+
+async function digest(path: string, signal: AbortSignal): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path), hash, { signal });
+  return hash.digest('hex');
+}

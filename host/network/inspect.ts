@@ -1,0 +1,78 @@
+/** What is so of one machine's network, by asking the kernel and, from inside its namespace, its resolver. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import type { NetworkFacts } from '../evidence/facts.ts';
+import { run } from '../system/command.ts';
+import { namespacePath } from './addresses.ts';
+import { Seen } from './check.ts';
+
+const CHECK_DEADLINE_MS = 5000;
+
+const Links = z.array(
+  z.object({
+    ifname: z.string(),
+    flags: z.array(z.string()).default([]),
+    addr_info: z.array(z.object({ local: z.string().optional() })).default([]),
+  }),
+);
+
+export interface NetworkPlace {
+  /** Name of the machine's namespace. */
+  namespace: string;
+  /** Every namespace of this instance. */
+  namespaces: readonly string[];
+  address: string | undefined;
+  leases: NetworkFacts['leases'];
+  resolver: string;
+  /** The test identity provider, for a machine of the test realm. */
+  provider: string | undefined;
+  nodePath: string;
+}
+
+const linksOf = async (namespace: string): Promise<z.infer<typeof Links>> =>
+  Links.parse(JSON.parse(await run(['ip', '-j', 'addr', 'show'], { netns: namespacePath(namespace) })));
+
+/** `active`: also asks the resolver and the provider (up to 2 s); else only what costs nothing is said. */
+export async function inspectNetwork(place: NetworkPlace, active: boolean): Promise<NetworkFacts> {
+  const { namespace, address, leases } = place;
+  const there = existsSync(namespacePath(namespace));
+  const facts: NetworkFacts = {
+    address: address ?? null,
+    leases,
+    namespace: there,
+    device: null,
+    addressOwners: [],
+    resolver: null,
+    provider: null,
+    listening: null,
+  };
+  if (!there) return facts;
+  const device = (await linksOf(namespace)).find(({ ifname }) => ifname === 'eth0');
+  if (device !== undefined) facts.device = { name: 'eth0', up: device.flags.includes('UP') };
+  if (!active) return facts;
+  for (const name of place.namespaces) {
+    const links = await linksOf(name).catch(() => []);
+    const holds = links.some(({ addr_info }) => addr_info.some(({ local }) => local === address));
+    if (address !== undefined && holds) facts.addressOwners.push(name);
+  }
+  const said = await run(
+    [
+      place.nodePath,
+      '--disable-warning=ExperimentalWarning',
+      join(import.meta.dirname, 'check.ts'),
+      place.resolver,
+      place.provider ?? '-',
+    ],
+    { netns: namespacePath(namespace), timeoutMs: CHECK_DEADLINE_MS },
+  );
+  const seen = Seen.parse(JSON.parse(said));
+  facts.listening = seen.listening;
+  // Without a device nothing can answer: that the resolver is silent says nothing about the resolver then.
+  if (facts.device === null) return facts;
+  facts.resolver = { address: place.resolver, ...seen.resolver };
+  if (place.provider !== undefined && seen.provider !== null) {
+    facts.provider = { address: place.provider, ...seen.provider };
+  }
+  return facts;
+}

@@ -1,0 +1,56 @@
+/** The rules on the recorded cases of all faults, and the completeness of the catalogue. Needs nothing but files. */
+import { existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { Case } from '../../host/diagnosis/case.ts';
+import { diagnose } from '../../host/diagnosis/diagnose.ts';
+import { RULES } from '../../host/diagnosis/rules/index.ts';
+import { DIAGNOSES } from '../../protocol/diagnoses.ts';
+import { FAULTS } from './index.ts';
+
+const caseOf = (name: string): Case =>
+  Case.parse(JSON.parse(readFileSync(path.join(import.meta.dirname, name, 'case.json'), 'utf8')));
+
+const healthy = (): Case => ({ ...caseOf('stale-browser-profile-lock') });
+
+describe('rules', () => {
+  for (const fault of FAULTS) {
+    it(`name the recorded case of ${fault.name}`, () => {
+      const diagnosis = diagnose(caseOf(fault.name));
+      expect(diagnosis?.name ?? 'none').toBe(fault.expect);
+    });
+  }
+
+  it('say nothing of a machine that works', () => {
+    expect(diagnose(healthy())).toBeNull();
+  });
+
+  it('say "unknown" and the last checkpoint of a failure that they do not know', () => {
+    const found = healthy();
+    found.error = {
+      code: 'machine_boot_stalled',
+      message: 'it was not ready after 60 s',
+      remedy: '',
+      fault: 'system',
+    };
+    found.stamps = found.stamps.slice(0, 2);
+    const diagnosis = diagnose(found);
+    expect(diagnosis).toMatchObject({ name: 'unknown', checkpoint: 'init' });
+    expect(diagnosis?.lines[0]?.text).toBe('the last checkpoint reached was init');
+  });
+});
+
+describe('the catalogue of diagnoses', () => {
+  it('has one rule for every name but "unknown", and a fault that shows it', () => {
+    const names = Object.keys(DIAGNOSES).filter((name) => name !== 'unknown');
+    expect(RULES.map(({ name }) => name).toSorted()).toEqual(names.toSorted());
+    expect(names.filter((name) => !FAULTS.some(({ expect: wanted }) => wanted === name))).toEqual([]);
+  });
+
+  it('has a section for every name in docs/troubleshooting-machines.md, and no other', () => {
+    const file = path.resolve(import.meta.dirname, '../../docs/troubleshooting-machines.md');
+    expect(existsSync(file)).toBe(true);
+    const sections = [...readFileSync(file, 'utf8').matchAll(/^## `?([a-z_]+)`?$/gm)].map(([, name]) => name);
+    expect(sections.toSorted()).toEqual(Object.keys(DIAGNOSES).toSorted());
+  });
+});
