@@ -54,8 +54,15 @@ export const GuestConfig = z.strictObject({
   dns: z.array(z.string()).optional(),
   /** Extra certificate authorities, PEM. Only test machines have one. */
   ca: z.string().optional(),
-  /** Where the agent listens: an inherited descriptor (namespace driver) or the TCP port. */
-  listen: z.union([z.strictObject({ fd: z.number().int() }), z.strictObject({ port: z.number().int() })]),
+  /**
+   * Where the agent listens: an inherited descriptor (namespace driver), a serial port by its name with the mark of
+   * protocol/channel/ (qemu driver), or the TCP port.
+   */
+  listen: z.union([
+    z.strictObject({ fd: z.number().int() }),
+    z.strictObject({ serial: z.string(), mark: z.string().regex(/^[0-9a-f]{32}$/) }),
+    z.strictObject({ port: z.number().int() }),
+  ]),
 });
 export type GuestConfig = z.infer<typeof GuestConfig>;
 
