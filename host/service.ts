@@ -7,11 +7,12 @@ import { z } from 'zod';
 import { PolydevError } from '../protocol/errors.ts';
 import type { HostHealth } from '../protocol/host.ts';
 import type { HostConfig } from './config.ts';
+import { chooseDriver, DISK_OWNERS } from './drivers/auto.ts';
 import type { DriverReport } from './drivers/driver.ts';
-import { readConsole } from './drivers/namespace/console.ts';
-import { claimDisks, NamespaceDriver, survivors } from './drivers/namespace/driver.ts';
-import { claimIds, releaseIds } from './drivers/namespace/ids.ts';
+import { claimDisks, claimIds, releaseIds } from './drivers/ids.ts';
+import { survivors } from './drivers/survivors.ts';
 import { openImageStore } from './images/store.ts';
+import { readConsole } from './machines/console.ts';
 import { Evidence } from './machines/evidence.ts';
 import { MachineManager } from './machines/manager.ts';
 import { Network } from './network/network.ts';
@@ -58,7 +59,7 @@ export async function startHostService(
   const running = await survivors(machinesFolder);
   if (running.length === 0) undo.defer(() => removeRunDir(config));
   const idLeases = new Leases(join(sharedDir, 'ids'));
-  for (const problem of await claimDisks(idLeases, machinesFolder))
+  for (const problem of await claimDisks(idLeases, machinesFolder, DISK_OWNERS))
     log.error(`a disk is not usable: ${problem}`);
   const serviceIds = await claimIds(idLeases, runDir, undefined);
   const network = await Network.open(
@@ -82,17 +83,18 @@ export async function startHostService(
   for (const notice of network.notices) log.warn(notice);
   const images = openImageStore(config.imageCacheDir, { runDir });
   undo.defer(() => (running.length === 0 ? images.unmountAll() : undefined));
-  const driver = undo.use(
-    new NamespaceDriver({
-      instance,
-      machinesFolder,
-      runFolder: runDir,
-      images,
-      network,
-      idLeases,
-      ...(overrides.argv === undefined ? {} : { argv: overrides.argv }),
-    }),
-  );
+  const choice = await chooseDriver({
+    config,
+    running,
+    images,
+    network,
+    idLeases,
+    machinesFolder,
+    argv: overrides.argv,
+    signal: starting,
+  });
+  const driver = undo.use(choice.driver);
+  log.info({ driver: driver.name, why: choice.why }, 'driver chosen');
   const machines = new MachineManager({
     driver,
     machinesFolder,
@@ -104,12 +106,12 @@ export async function startHostService(
   await machines.takeOver();
   await driver.reclaimOrphans(machines.ids);
 
-  let report: DriverReport & { at: number } = { ...(await driver.probe(starting)), at: performance.now() };
+  let report: DriverReport & { at: number } = { ...choice.report, at: performance.now() };
   if (!report.ok) log.error({ problems: report.problems }, 'this driver does not work here');
   // One at a time: two trials have the same names and would take each other's things away.
   let probing: Promise<void> | undefined;
   const probeAgain = async (): Promise<void> => {
-    report = { ...(await driver.probe(AbortSignal.timeout(5000))), at: performance.now() };
+    report = { ...(await driver.probe(AbortSignal.timeout(30_000))), at: performance.now() };
   };
   const health = async (): Promise<HostHealth> => {
     if (!report.ok && performance.now() - report.at > REPROBE_MS) {

@@ -29,6 +29,8 @@ export interface Driver extends AsyncDisposable {
   adopt(id: MachineId): Promise<Machine | undefined>;
   /** Takes back everything a machine holds, at whatever point its start stopped; `disk`: its private disk too. Idempotent. */
   reclaim(id: MachineId, options: { disk: boolean }): Promise<void>;
+  /** Takes back what belongs to no machine of `keep`: left by a host service that was killed in the middle of something. */
+  reclaimOrphans(keep: ReadonlySet<string>): Promise<void>;
 }
 
 export interface Machine extends AsyncDisposable {

@@ -18,6 +18,7 @@ import {
   formatAddress,
   idpNamespace,
   machineNamespace,
+  macOf,
   namespacePath,
   namespacePrefix,
   planSubnet,
@@ -25,7 +26,7 @@ import {
 } from './addresses.ts';
 import { forwardingConfig, hostResolvers, startDns } from './dns.ts';
 import { type Idp, reclaimIdp, startIdp } from './idp.ts';
-import { closeMachinePort, openMachinePort } from './port.ts';
+import { closeMachinePort, openMachinePort, openMachineTap } from './port.ts';
 import { buildRouter, endRouterProcesses, removeNamespace, removeRouter } from './router.ts';
 import type { Service } from './service.ts';
 import { hostRoutes, openUplink, removeUplink } from './uplink.ts';
@@ -55,6 +56,9 @@ export interface Attachment {
   /** Path of its network namespace. */
   namespace: string;
   address: string;
+  /** Of the machine's own interface, and of the router. */
+  mac: string;
+  gateway: { address: string; mac: string };
   dns: string[];
   /** PEM; only in the test realm. */
   ca?: string;
@@ -198,6 +202,8 @@ export class Network implements AsyncDisposable {
     return {
       namespace,
       address,
+      mac: macOf(address),
+      gateway: { address: this.plan.gateway, mac: macOf(this.plan.gateway) },
       dns: [test ? this.plan.idp : this.plan.gateway],
       ...(ca === undefined ? {} : { ca }),
     };
@@ -205,18 +211,37 @@ export class Network implements AsyncDisposable {
 
   /** Gives a machine its namespace, address and realm. Throws `addresses_exhausted`, `network_setup_failed`. */
   async attach(id: MachineId, realm: Realm, signal: AbortSignal): Promise<Attachment> {
+    const open = async (address: string): Promise<string> =>
+      openMachinePort(this.#settings.instance, this.plan, { id, realm, address }, signal);
+    const { namespace, address } = await this.#attach(id, realm, signal, async (free) => ({
+      namespace: await open(free),
+    }));
+    return this.#describe(id, namespace, address);
+  }
+
+  /** The same for a virtual machine; `tap` is the descriptor for its hypervisor, which the caller closes. */
+  async attachTap(id: MachineId, realm: Realm, signal: AbortSignal): Promise<Attachment & { tap: number }> {
+    const { namespace, address, tap } = await this.#attach(id, realm, signal, (free) =>
+      openMachineTap(this.#settings.instance, { id, realm, address: free }, signal),
+    );
+    return { ...this.#describe(id, namespace, address), tap };
+  }
+
+  async #attach<T>(
+    id: MachineId,
+    realm: Realm,
+    signal: AbortSignal,
+    open: (address: string) => Promise<T>,
+  ): Promise<T & { address: string }> {
     const { instance } = this.#settings;
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.detach(id));
     if (existsSync(namespacePath(machineNamespace(instance, id)))) await this.detach(id);
     if (realm === 'test') this.#testMachines.add(id);
     const address = await this.#claim(id);
-    const [namespace] = await Promise.all([
-      openMachinePort(instance, this.plan, { id, realm, address }, signal),
-      realm === 'test' ? this.#needIdp(signal) : undefined,
-    ]);
+    const [opened] = await Promise.all([open(address), realm === 'test' ? this.#needIdp(signal) : undefined]);
     undo.move();
-    return this.#describe(id, namespace, address);
+    return { ...opened, address };
   }
 
   async #claim(id: MachineId): Promise<string> {

@@ -11,23 +11,23 @@ import { Multiplexer } from './multiplexer.ts';
 const mark = randomBytes(MARK_BYTES);
 const soon = () => AbortSignal.timeout(10_000);
 
-/** A serial port between two multiplexers; `swap` replaces one side's multiplexer, as a restart does. */
+/** A serial port between two multiplexers; each side can be replaced, as a restart does. */
 function pair(take: (stream: Duplex, port: number) => void) {
-  const toGuest = new PassThrough();
-  const toHost = new PassThrough();
   const accept = (port: number) => (port === 22 ? undefined : (stream: Duplex) => take(stream, port));
-  // Each side has ends of its own, which end with it; the wire between them stays.
-  const ends = (from: PassThrough, to: PassThrough) => {
+  const ends = { host: new PassThrough(), guest: new PassThrough() };
+  const plug = (side: 'host' | 'guest', other: 'host' | 'guest') => {
     const input = new PassThrough();
     const output = new PassThrough();
-    from.pipe(input);
-    output.pipe(to, { end: false });
-    input.once('close', () => from.unpipe(input));
+    ends[side] = input;
+    // What comes while nobody is there is lost.
+    output.on('data', (bytes: Buffer) => ends[other].destroyed || ends[other].write(bytes));
     return { input, output };
   };
-  const newHost = () => new Multiplexer({ pipe: ends(toHost, toGuest), mark });
-  const newGuest = () => new Multiplexer({ pipe: ends(toGuest, toHost), mark, accept });
-  return { toGuest, toHost, newHost, newGuest, host: newHost(), guest: newGuest() };
+  const newHost = () => new Multiplexer({ pipe: plug('host', 'guest'), mark });
+  const newGuest = () => new Multiplexer({ pipe: plug('guest', 'host'), mark, accept });
+  const host = newHost();
+  const guest = newGuest();
+  return { toHost: ends.host, newHost, newGuest, host, guest };
 }
 
 /** Unlike once(), not ended by an error before. */

@@ -4,15 +4,15 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { namespacePath, namespacePrefix } from '../../network/addresses.ts';
 import { removeNamespace } from '../../network/router.ts';
+import { cgroupOfInstance } from '../../system/cgroups.ts';
 import { run } from '../../system/command.ts';
+import type { ExitWatch } from '../../system/exit.ts';
 import { removeTree } from '../../system/files.ts';
 import type { Leases } from '../../system/leases.ts';
 import type { DriverReport } from '../driver.ts';
-import { cgroupOfInstance } from './cgroups.ts';
+import { claimIds, releaseIds } from '../ids.ts';
 import { type ContainerPlace, removeContainer, startContainer } from './container.ts';
 import type { ImageSource } from './driver.ts';
-import type { ExitWatch } from './exit.ts';
-import { claimIds, releaseIds } from './ids.ts';
 import { mountRootfs, unmountRootfs } from './rootfs.ts';
 import { closeUserNamespace, openUserNamespace } from './userns.ts';
 

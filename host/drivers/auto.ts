@@ -1,0 +1,88 @@
+/**
+ * Chooses what runs machines. A driver that still runs some is kept; a driver asked for by name is taken, whatever its trial
+ * says, so that its problems are seen; `auto` takes the first that really runs a guest here.
+ */
+import type { DriverName } from '../../protocol/host.ts';
+import type { HostConfig } from '../config.ts';
+import type { ImageStore } from '../images/store.ts';
+import { findVmParts } from '../images/vm.ts';
+import type { Network } from '../network/network.ts';
+import type { Leases } from '../system/leases.ts';
+import type { Driver, DriverReport } from './driver.ts';
+import { NamespaceDriver } from './namespace/driver.ts';
+import { diskOwner as rootfsOwner } from './namespace/rootfs.ts';
+import { diskOwner as imageOwner } from './qemu/disk.ts';
+import { QemuDriver } from './qemu/driver.ts';
+import type { Survivor } from './survivors.ts';
+
+/** Who owns the private disk in a machine's folder, whichever driver made it. */
+export const DISK_OWNERS = [rootfsOwner, imageOwner] as const;
+
+export interface ChoiceInput {
+  config: HostConfig;
+  running: readonly Survivor[];
+  images: ImageStore;
+  network: Network;
+  idLeases: Leases;
+  machinesFolder: string;
+  /** The guest's first program, for tests; only namespaces can change it. */
+  argv: readonly string[] | undefined;
+  signal: AbortSignal;
+}
+
+export interface Choice {
+  driver: Driver;
+  report: DriverReport;
+  /** For people. */
+  why: string;
+}
+
+type Known = Extract<DriverName, 'namespace' | 'qemu'>;
+/** `auto` tries them in this order: without hardware virtualization, namespaces are the faster by far. */
+const ORDER: readonly Known[] = ['namespace', 'qemu'];
+
+function create(name: Known, input: ChoiceInput): Driver {
+  const { config, images, network, idLeases, machinesFolder, argv } = input;
+  const common = { instance: config.instance, machinesFolder, runFolder: config.runDir, network, idLeases };
+  if (name === 'namespace') {
+    return new NamespaceDriver({ ...common, images, ...(argv === undefined ? {} : { argv }) });
+  }
+  const { imageCacheDir: cacheDir, checkout } = config;
+  return new QemuDriver({
+    ...common,
+    accelerator: 'tcg',
+    images: {
+      current: () => images.current(),
+      layerFiles: (id) => images.layerFiles(id),
+      vmParts: () => findVmParts({ cacheDir, checkout }),
+    },
+  });
+}
+
+/** Never throws for a driver that does not work: its report says so. */
+export async function chooseDriver(input: ChoiceInput): Promise<Choice> {
+  const { config, running, signal } = input;
+  const kept = ORDER.find((name) => running.some(({ driver }) => driver === name));
+  const asked = kept ?? (config.driver === 'auto' ? undefined : config.driver);
+  if (asked !== undefined) {
+    const driver = create(asked, input);
+    const why = kept === undefined ? 'asked for' : 'machines of an earlier host service run in it';
+    return { driver, report: await driver.probe(signal), why };
+  }
+  let first: Choice | undefined;
+  const failures: string[] = [];
+  for (const name of ORDER) {
+    const driver = create(name, input);
+    const report = await driver.probe(signal);
+    const choice = { driver, report, why: ['it runs a guest here', ...failures].join('; ') };
+    if (report.ok) {
+      await first?.driver[Symbol.asyncDispose]();
+      return choice;
+    }
+    failures.push(...report.problems);
+    if (first === undefined) first = choice;
+    else await driver[Symbol.asyncDispose]();
+  }
+  if (first === undefined) throw new Error('there is no driver');
+  return { ...first, why: `none runs a guest here: ${failures.join('; ')}` };
+}
