@@ -68,6 +68,8 @@ export type GuestConfig = z.infer<typeof GuestConfig>;
 
 /** The agent's port on every channel that has ports. */
 export const AGENT_PORT = 8080;
+/** A stream to this port of a virtual machine asks the guest to end by itself; it carries nothing. */
+export const POWER_PORT = 1;
 
 /**
  * The boot checklist, in order. `hypervisor` and `console` are stamped by the host, `agent` by whoever reaches

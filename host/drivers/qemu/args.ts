@@ -42,11 +42,14 @@ const MASKED_UNITS: readonly string[] = [
   ...['systemd-random-seed.service', 'systemd-sysusers.service', 'systemd-update-utmp.service'],
   ...['systemd-update-utmp-runlevel.service', 'systemd-pstore.service', 'systemd-journal-flush.service'],
   ...['systemd-modules-load.service', 'systemd-tmpfiles-clean.timer', 'systemd-remount-fs.service'],
+  ...['systemd-network-generator.service', 'systemd-user-sessions.service', 'systemd-logind.service'],
+  ...['dbus.service', 'dbus.socket', 'systemd-tmpfiles-setup.service', 'systemd-tmpfiles-setup-dev.service'],
 ];
 
 /**
  * What the kernel would have to measure, in kHz: under software emulation on a busy host its own measurement fails in some
- * boots, and the kernel then hangs for ever. Undefined when the host does not tell.
+ * boots, and the kernel then hangs for ever. It has no other good clock, so it must not give this one up either: time would
+ * lag behind with every timer interrupt that comes late. Undefined when the host does not tell.
  */
 export function clockKhz(cpuinfo = readFileSync('/proc/cpuinfo', 'utf8')): number | undefined {
   const bogomips = /^bogomips\s*:\s*([\d.]+)/im.exec(cpuinfo)?.[1];
@@ -59,7 +62,7 @@ export const kernelArguments = (accelerator: Accelerator, more: readonly string[
     'console=ttyS0 quiet loglevel=4 panic=-1 reboot=t',
     // The same code is translated again and again: guarding it against speculation costs seconds and guards nothing.
     ...(accelerator === 'tcg' ? ['mitigations=off'] : []),
-    ...(khz === undefined ? [] : [`tsc_early_khz=${khz}`]),
+    ...(khz === undefined ? [] : [`tsc_early_khz=${khz} tsc=reliable`]),
     ...more,
   ].join(' ');
 };

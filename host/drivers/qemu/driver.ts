@@ -228,7 +228,6 @@ export class QemuDriver implements Driver {
       console,
       consoleFolder: place.folder,
       channel: new GuestChannel(place.agent, state.mark),
-      qmpPath: place.qmp,
       cgroup: place.cgroup,
       reclaim: (options) => this.reclaim(id, options),
     });

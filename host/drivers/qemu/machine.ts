@@ -2,14 +2,19 @@
 import type { Duplex } from 'node:stream';
 import { PolydevError } from '../../../protocol/errors.ts';
 import type { ImageId, MachineId } from '../../../protocol/ids.ts';
-import { AGENT_PORT, type ExitReport, type MachineSpec, type Stamp } from '../../../protocol/machine.ts';
+import {
+  AGENT_PORT,
+  type ExitReport,
+  type MachineSpec,
+  POWER_PORT,
+  type Stamp,
+} from '../../../protocol/machine.ts';
 import { type Console, readConsole } from '../../machines/console.ts';
 import { oomKilled } from '../../system/cgroups.ts';
 import { type ProcessIdentity, runs, waitGone } from '../../system/processes.ts';
 import type { WaitStatus } from '../../system/syscalls.ts';
 import type { Machine } from '../driver.ts';
 import type { GuestChannel } from './channel.ts';
-import { Qmp } from './qmp.ts';
 
 export interface QemuMachineParts {
   spec: MachineSpec;
@@ -21,7 +26,6 @@ export interface QemuMachineParts {
   console: Console;
   consoleFolder: string;
   channel: GuestChannel;
-  qmpPath: string;
   cgroup: string;
   reclaim: (options: { disk: boolean }) => Promise<void>;
 }
@@ -70,11 +74,11 @@ export class QemuMachine implements Machine {
     return readConsole(this.#parts.consoleFolder);
   }
 
-  /** Presses the power button; a guest that does not react is ended. */
+  /** Asks the guest to end; one that does not react is ended. */
   async stop(_signal: AbortSignal): Promise<ExitReport> {
     try {
-      using qmp = await Qmp.connect(this.#parts.qmpPath, 2000);
-      await qmp.execute('system_powerdown');
+      const stream = await this.#parts.channel.dial(POWER_PORT, AbortSignal.timeout(STOP_GRACE_MS));
+      stream.resume();
       await waitGone(this.#parts.process, STOP_GRACE_MS);
     } catch {
       // Ended already, or it does not listen: reclaiming ends it.
