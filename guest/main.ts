@@ -43,6 +43,7 @@ async function main(): Promise<void> {
     processes,
     log,
     open: desktop === undefined ? undefined : (url) => desktop.open(url),
+    slowdown: config.slowdown,
   });
   const version = agentVersion();
   const routes = agentRoutes({

@@ -54,6 +54,8 @@ export const GuestConfig = z.strictObject({
   dns: z.array(z.string()).optional(),
   /** Extra certificate authorities, PEM. Only test machines have one. */
   ca: z.string().optional(),
+  /** How many times longer than usual the agent waits for programs; absent: 1. */
+  slowdown: z.number().min(1).optional(),
   /**
    * Where the agent listens: an inherited descriptor (namespace driver), a serial port by its name with the mark of
    * protocol/channel/ (qemu driver), or the TCP port.

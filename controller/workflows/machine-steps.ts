@@ -142,7 +142,8 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
 
 /** Mirrors the agent's checklist until `ready`, and stops as soon as it is certain that this will not come. */
 async function followBoot(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
-  const { bootDeadlineMs } = context.settings;
+  const slowdown = (await context.host.get(id, signal))?.slowdown ?? 1;
+  const bootDeadlineMs = context.settings.bootDeadlineMs * slowdown;
   const over = new AbortController();
   const stop = new AbortController();
   const limit = AbortSignal.any([signal, over.signal, stop.signal]);

@@ -18,6 +18,8 @@ export interface DriverReport {
 
 export interface Driver extends AsyncDisposable {
   readonly name: DriverName;
+  /** How many times longer than on the bare computer work in its guests may take: what deadlines are multiplied by. */
+  readonly slowdown: number;
   /** Runs the smallest guest and reports; never trusts that a device or program is there. Deadline 5 s. */
   probe(signal: AbortSignal): Promise<DriverReport>;
   /**

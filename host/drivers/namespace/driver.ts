@@ -64,6 +64,7 @@ type State = z.infer<typeof State>;
 
 export class NamespaceDriver implements Driver {
   readonly name = 'namespace';
+  readonly slowdown = 1;
   readonly #options: NamespaceDriverOptions;
   readonly #exits = new ExitWatch();
   readonly #machines = new Map<MachineId, NamespaceMachine>();

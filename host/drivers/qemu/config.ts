@@ -7,10 +7,9 @@ import { type TarFile, tar } from './tar.ts';
 /** `mark`: what the channel's two ends know each other by, 32 hex digits. */
 export function guestConfig(
   spec: MachineSpec,
-  hostname: string,
-  attachment: Attachment,
-  mark: string,
+  made: { hostname: string; attachment: Attachment; mark: string; slowdown: number },
 ): GuestConfig {
+  const { hostname, attachment, mark, slowdown } = made;
   return {
     version: 1,
     machineId: spec.id,
@@ -21,6 +20,7 @@ export function guestConfig(
     agentTokenHash: spec.agentTokenHash,
     dns: attachment.dns,
     ...(attachment.ca === undefined ? {} : { ca: attachment.ca }),
+    slowdown,
     listen: { serial: AGENT_PORT_NAME, mark },
   };
 }
