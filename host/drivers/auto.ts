@@ -66,8 +66,10 @@ export async function chooseDriver(input: ChoiceInput): Promise<Choice> {
   const asked = kept ?? (config.driver === 'auto' ? undefined : config.driver);
   if (asked !== undefined) {
     const driver = create(asked, input);
-    const why = kept === undefined ? 'asked for' : 'machines of an earlier host service run in it';
-    return { driver, report: await driver.probe(signal), why };
+    if (kept === undefined) return { driver, report: await driver.probe(signal), why: 'asked for' };
+    // Its guests run: no trial could say more, and they wait for us.
+    const report: DriverReport = { driver: asked, ok: true, problems: [], ms: 0 };
+    return { driver, report, why: 'machines of an earlier host service run in it' };
   }
   let first: Choice | undefined;
   const failures: string[] = [];
