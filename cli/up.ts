@@ -30,7 +30,10 @@ export interface UpOptions {
 }
 
 const ControllerReady = z.object({ ready: z.literal(true), url: z.string(), signInUrl: z.string() });
-const HostReady = z.object({ ready: z.literal(true) });
+const HostReady = z.object({
+  ready: z.literal(true),
+  driver: z.object({ name: z.string(), why: z.string() }),
+});
 
 /** Runs until SIGINT or SIGTERM. Resolves after everything was stopped. */
 export async function up(settings: Settings, options: UpOptions, output: Output): Promise<void> {
@@ -183,6 +186,7 @@ async function startAll(
       ...said('host service'),
     });
     cleanup.use(host);
+    output.say(`machines run in the ${host.ready.driver.name} driver: ${host.ready.driver.why}`);
   };
 
   output.say('starting Postgres, the host service and the controller');

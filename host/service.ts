@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { PolydevError } from '../protocol/errors.ts';
-import type { HostHealth } from '../protocol/host.ts';
+import type { DriverName, HostHealth } from '../protocol/host.ts';
 import type { HostConfig } from './config.ts';
 import { chooseDriver, DISK_OWNERS } from './drivers/auto.ts';
 import type { DriverReport } from './drivers/driver.ts';
@@ -31,6 +31,8 @@ export interface Overrides {
 }
 
 export interface HostService {
+  /** What runs machines here, and why it was chosen. */
+  readonly driver: { name: DriverName; why: string };
   readonly machines: MachineManager;
   health(): Promise<HostHealth>;
   /** Full stop: machines end, and nothing of this instance is left but disks and evidence. */
@@ -136,6 +138,7 @@ export async function startHostService(
   undo.move();
 
   return {
+    driver: { name: driver.name, why: choice.why },
     machines,
     health,
     async stop() {

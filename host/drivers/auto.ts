@@ -14,6 +14,7 @@ import { diskOwner as rootfsOwner } from './namespace/rootfs.ts';
 import { diskOwner as imageOwner } from './qemu/disk.ts';
 import { QemuDriver } from './qemu/driver.ts';
 import type { Survivor } from './survivors.ts';
+import { passedBefore, rememberTrial } from './trials.ts';
 
 /** Who owns the private disk in a machine's folder, whichever driver made it. */
 export const DISK_OWNERS = [rootfsOwner, imageOwner] as const;
@@ -59,14 +60,30 @@ function create(name: Known, input: ChoiceInput): Driver {
   });
 }
 
+/** Tries a driver, unless it is the slow one and has passed with this guest on this kernel. */
+async function tried(driver: Driver, input: ChoiceInput, why: string): Promise<Omit<Choice, 'driver'>> {
+  const { config, signal } = input;
+  if (driver.name !== 'qemu') return { report: await driver.probe(signal), why };
+  const { imageCacheDir: cacheDir, checkout, dataDir } = config;
+  const guest = (await findVmParts({ cacheDir, checkout }))?.id ?? 'none';
+  const before = await passedBefore(dataDir, 'qemu', guest);
+  if (before !== undefined) {
+    const report: DriverReport = { driver: 'qemu', ok: true, problems: [], ms: 0 };
+    return { report, why: `${why}; its trial passed on this kernel at ${before}` };
+  }
+  const report = await driver.probe(signal);
+  await rememberTrial(dataDir, report, guest);
+  return { report, why };
+}
+
 /** Never throws for a driver that does not work: its report says so. */
 export async function chooseDriver(input: ChoiceInput): Promise<Choice> {
-  const { config, running, signal } = input;
+  const { config, running } = input;
   const kept = ORDER.find((name) => running.some(({ driver }) => driver === name));
   const asked = kept ?? (config.driver === 'auto' ? undefined : config.driver);
   if (asked !== undefined) {
     const driver = create(asked, input);
-    if (kept === undefined) return { driver, report: await driver.probe(signal), why: 'asked for' };
+    if (kept === undefined) return { driver, ...(await tried(driver, input, 'asked for')) };
     // Its guests run: no trial could say more, and they wait for us.
     const report: DriverReport = { driver: asked, ok: true, problems: [], ms: 0 };
     return { driver, report, why: 'machines of an earlier host service run in it' };
@@ -75,8 +92,9 @@ export async function chooseDriver(input: ChoiceInput): Promise<Choice> {
   const failures: string[] = [];
   for (const name of ORDER) {
     const driver = create(name, input);
-    const report = await driver.probe(signal);
-    const choice = { driver, report, why: ['it runs a guest here', ...failures].join('; ') };
+    const why = ['it runs a guest here', ...failures].join('; ');
+    const choice = { driver, ...(await tried(driver, input, why)) };
+    const { report } = choice;
     if (report.ok) {
       await first?.driver[Symbol.asyncDispose]();
       return choice;

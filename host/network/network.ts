@@ -2,7 +2,7 @@
  * host/network/: the network of one instance. Machines sit behind a router namespace; two realms share it and never
  * meet: `internet` machines reach public addresses, `test` machines reach the test identity provider.
  */
-import { existsSync } from 'node:fs';
+import { closeSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
@@ -221,10 +221,18 @@ export class Network implements AsyncDisposable {
 
   /** The same for a virtual machine; `tap` is the descriptor for its hypervisor, which the caller closes. */
   async attachTap(id: MachineId, realm: Realm, signal: AbortSignal): Promise<Attachment & { tap: number }> {
-    const { namespace, address, tap } = await this.#attach(id, realm, signal, (free) =>
-      openMachineTap(this.#settings.instance, { id, realm, address: free }, signal),
-    );
-    return { ...this.#describe(id, namespace, address), tap };
+    let descriptor: number | undefined;
+    try {
+      const { namespace, address, tap } = await this.#attach(id, realm, signal, async (free) => {
+        const opened = await openMachineTap(this.#settings.instance, { id, realm, address: free }, signal);
+        descriptor = opened.tap;
+        return opened;
+      });
+      return { ...this.#describe(id, namespace, address), tap };
+    } catch (error) {
+      if (descriptor !== undefined) closeSync(descriptor);
+      throw error;
+    }
   }
 
   async #attach<T>(
@@ -239,7 +247,12 @@ export class Network implements AsyncDisposable {
     if (existsSync(namespacePath(machineNamespace(instance, id)))) await this.detach(id);
     if (realm === 'test') this.#testMachines.add(id);
     const address = await this.#claim(id);
-    const [opened] = await Promise.all([open(address), realm === 'test' ? this.#needIdp(signal) : undefined]);
+    // Both are awaited even when one fails, so that undoing never runs beside doing.
+    const opening = open(address);
+    const meeting = realm === 'test' ? this.#needIdp(signal) : Promise.resolve();
+    await Promise.allSettled([opening, meeting]);
+    await meeting;
+    const opened = await opening;
     undo.move();
     return { ...opened, address };
   }

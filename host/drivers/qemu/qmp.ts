@@ -30,7 +30,9 @@ export class Qmp implements Disposable {
     this.#socket = createConnection({ path });
     this.#socket.on('error', (error) => this.#end(failed(error.message, error)));
     this.#socket.once('close', () => this.#end(failed('it closed its control socket')));
-    createInterface({ input: this.#socket }).on('line', (line) => this.#take(line));
+    const lines = createInterface({ input: this.#socket });
+    lines.on('line', (line) => this.#take(line));
+    lines.on('error', () => undefined); // the socket's own, heard above
   }
 
   /** Connects and negotiates. Throws `machine_unreachable`. */
