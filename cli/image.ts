@@ -2,6 +2,7 @@
 import { buildImage } from '../host/images/build.ts';
 import { openImageStore } from '../host/images/store.ts';
 import { verifyImage } from '../host/images/verify.ts';
+import { ensureVmParts } from '../host/images/vm.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { formatBytes, formatDuration, type Output } from './output.ts';
 import { type Settings, settingsPaths } from './settings.ts';
@@ -51,6 +52,18 @@ export async function buildImageHere(settings: Settings, { output, signal }: Run
     `image ${manifest.id} built and verified in ${formatDuration(performance.now() - began)} (${sizes})`,
   );
   return manifest.id;
+}
+
+/** Makes the kernel and initramfs of virtual machines unless they are there. */
+export async function ensureVm(settings: Settings, { output, signal }: Run): Promise<string> {
+  const { checkout } = settings;
+  const parts = await ensureVmParts({
+    cacheDir: settingsPaths(settings).images,
+    checkout,
+    signal,
+    progress: (message) => output.say(`virtual machines: ${message}`),
+  });
+  return parts.id;
 }
 
 export async function listImages(

@@ -47,6 +47,11 @@ program
       .choices(['nat', 'none'])
       .default('nat'),
   )
+  .addOption(
+    new Option('--driver <name>', 'what runs machines; auto: the fastest that really runs a guest here')
+      .choices(['auto', 'namespace', 'qemu'])
+      .default('auto'),
+  )
   .action(
     async (options: {
       port: number;
@@ -55,6 +60,7 @@ program
       install: boolean;
       uplink: 'nat' | 'none';
       publicUrl?: string;
+      driver: 'auto' | 'namespace' | 'qemu';
     }) => {
       const { settings, install } = globals();
       const { up } = await import('./up.ts');
@@ -189,15 +195,20 @@ program
   });
 
 const image = program.command('image').description('build, verify and list golden images');
-image.command('build').action(async () => {
-  const { buildImageHere } = await import('./image.ts');
-  const { ensurePackages, RUN_PACKAGES } = await import('./packages.ts');
-  const output = createOutput();
-  const signal = interruptible();
-  const { settings, install } = globals();
-  await ensurePackages(RUN_PACKAGES, { install, output, signal });
-  output.result(await buildImageHere(settings, { output, signal }));
-});
+image
+  .command('build')
+  .option('--vm', 'also the kernel and initramfs of virtual machines', false)
+  .action(async (options: { vm: boolean }) => {
+    const { buildImageHere, ensureVm } = await import('./image.ts');
+    const { ensurePackages, RUN_PACKAGES } = await import('./packages.ts');
+    const output = createOutput();
+    const signal = interruptible();
+    const { settings, install } = globals();
+    await ensurePackages(RUN_PACKAGES, { install, output, signal });
+    const id = await buildImageHere(settings, { output, signal });
+    if (options.vm) await ensureVm(settings, { output, signal });
+    output.result(id);
+  });
 image.command('verify').action(async () => {
   const { verifyCurrentImage } = await import('./image.ts');
   await verifyCurrentImage(globals().settings, { output: createOutput(), signal: interruptible() });

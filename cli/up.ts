@@ -8,11 +8,11 @@ import { type Account, ensureAccount } from './account.ts';
 import { connectApi } from './api.ts';
 import { type Child, superviseChild } from './children.ts';
 import { superviseDatabase } from './database.ts';
-import { ensureImage } from './image.ts';
+import { ensureImage, ensureVm } from './image.ts';
 import { endLeftovers } from './leftovers.ts';
 import { readLock, takeLock } from './lock.ts';
 import { formatDuration, type Output } from './output.ts';
-import { describeMissing, ensurePackages, missingPackages, RUN_PACKAGES } from './packages.ts';
+import { describeMissing, ensurePackages, missingPackages, RUN_PACKAGES, VM_PACKAGES } from './packages.ts';
 import { checkPaths, checkPort, checkReadable } from './preflight.ts';
 import { type Settings, settingsPaths } from './settings.ts';
 import { ensureWeb } from './web.ts';
@@ -26,10 +26,14 @@ export interface UpOptions {
   readonly uplink: 'nat' | 'none';
   /** Where people reach the dashboard when something stands in front, for example https://polydev.example.org. */
   readonly publicUrl?: string;
+  readonly driver: 'auto' | 'namespace' | 'qemu';
 }
 
 const ControllerReady = z.object({ ready: z.literal(true), url: z.string(), signInUrl: z.string() });
-const HostReady = z.object({ ready: z.literal(true) });
+const HostReady = z.object({
+  ready: z.literal(true),
+  driver: z.object({ name: z.string(), why: z.string() }),
+});
 
 /** Runs until SIGINT or SIGTERM. Resolves after everything was stopped. */
 export async function up(settings: Settings, options: UpOptions, output: Output): Promise<void> {
@@ -68,7 +72,8 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     await mkdir(settings.dataDir, { recursive: true });
     const lock = await takeLock(settings);
     cleanup.defer(() => lock.release());
-    await ensurePackages(RUN_PACKAGES, { install: options.install, output, signal: interrupt.signal });
+    const machines = options.driver === 'qemu' ? [...RUN_PACKAGES, ...VM_PACKAGES] : RUN_PACKAGES;
+    await ensurePackages(machines, { install: options.install, output, signal: interrupt.signal });
     const account = await ensureAccount(interrupt.signal);
     await endLeftovers(settings, account, { output, signal: interrupt.signal });
     await checkPort(options);
@@ -76,6 +81,7 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     cleanup.defer(() => removeRunDir(settings.runDir));
     await prepareDirectories(settings, account);
     await ensureImage(settings, { output, signal: interrupt.signal });
+    if (options.driver === 'qemu') await ensureVm(settings, { output, signal: interrupt.signal });
     await ensureWeb(settings, { output, signal: interrupt.signal });
     const controller = await startAll(settings, options, account, output, interrupt.signal, cleanup);
     // The commands on this host speak to it directly, whatever stands in front.
@@ -156,6 +162,7 @@ async function startAll(
         socketUid: account.uid,
         imageCacheDir: paths.images,
         uplink: options.uplink,
+        driver: options.driver,
         nodePath: process.execPath,
         checkout: settings.checkout,
       }),
@@ -180,6 +187,7 @@ async function startAll(
       ...said('host service'),
     });
     cleanup.use(host);
+    output.say(`machines run in the ${host.ready.driver.name} driver: ${host.ready.driver.why}`);
   };
 
   output.say('starting Postgres, the host service and the controller');

@@ -14,6 +14,7 @@ import { agentRoutes } from './api.ts';
 import { BootChecklist } from './boot/checklist.ts';
 import { checkProviders } from './boot/cli.ts';
 import { CA_BUNDLE, setUpSystem } from './boot/system.ts';
+import { serveSerial } from './channel/serial.ts';
 import { Desktop } from './desktop/desktop.ts';
 import { AgentLog } from './log.ts';
 import { Logins } from './login/logins.ts';
@@ -42,6 +43,7 @@ async function main(): Promise<void> {
     processes,
     log,
     open: desktop === undefined ? undefined : (url) => desktop.open(url),
+    slowdown: config.slowdown,
   });
   const version = agentVersion();
   const routes = agentRoutes({
@@ -56,7 +58,9 @@ async function main(): Promise<void> {
     desktop,
   });
 
-  const servers = await listen(config, log, () => createAgentServer(routes, config.agentTokenHash, log));
+  const stopping = new AbortController();
+  const create = () => createAgentServer(routes, config.agentTokenHash, log);
+  const servers = await listen(config, log, create, stopping.signal);
   checklist.stamp('init', performance.timeOrigin);
   checklist.stamp('agent');
   log.add(
@@ -67,6 +71,7 @@ async function main(): Promise<void> {
   const stop = async (signal: NodeJS.Signals) => {
     log.add('agent', `${signal}: stopping`);
     for (const server of servers) server.close();
+    stopping.abort();
     desktop?.stop();
     terminals.closeAll();
     await processes.stopAll(2_000);
@@ -82,18 +87,27 @@ async function main(): Promise<void> {
 }
 
 /** Listens where the host expects it, which must work, and on the guest's own port, which may not. */
-async function listen(config: GuestConfig, log: AgentLog, create: () => Server): Promise<Server[]> {
+async function listen(
+  config: GuestConfig,
+  log: AgentLog,
+  create: () => Server,
+  stopping: AbortSignal,
+): Promise<Server[]> {
   const first = create();
-  const target = 'fd' in config.listen ? config.listen : { ...config.listen, host: '0.0.0.0' };
-  await new Promise<void>((resolve, reject) => {
-    first.once('error', reject);
-    first.listen(target, () => {
-      first.off('error', reject);
-      resolve();
+  const where = config.listen;
+  if ('serial' in where) {
+    serveSerial(where, first, log, stopping);
+  } else {
+    await new Promise<void>((resolve, reject) => {
+      first.once('error', reject);
+      first.listen('fd' in where ? where : { ...where, host: '0.0.0.0' }, () => {
+        first.off('error', reject);
+        resolve();
+      });
     });
-  });
+  }
   const servers = [first];
-  if (!('port' in config.listen)) {
+  if (!('port' in where)) {
     const second = create();
     second.once('error', (error) => log.add('agent', `port ${AGENT_PORT}: ${error.message}`));
     second.listen({ port: AGENT_PORT, host: '0.0.0.0' });

@@ -23,6 +23,8 @@ export const HostConfig = z.strictObject({
   /** The user that may talk to us. */
   socketUid: z.number().int().min(0),
   imageCacheDir: MountablePath,
+  /** What runs machines; `auto` chooses by trying (see drivers/auto.ts). */
+  driver: z.enum(['auto', 'namespace', 'qemu']).default('auto'),
   /** `none`: nothing is ever touched in the host's own network, and no machine reaches anything public. */
   uplink: z.enum(['nat', 'none']).default('nat'),
   subnet: z.cidrv4().default(SUBNETS[0]),

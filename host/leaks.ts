@@ -2,9 +2,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { cgroupFolders, cgroupOfInstance, cgroupProcesses } from './drivers/namespace/cgroups.ts';
 import { hostTable, namespacePath, uplinkName } from './network/addresses.ts';
 import { instanceNamespaces } from './network/network.ts';
+import { cgroupFolders, cgroupOfInstance, cgroupProcesses } from './system/cgroups.ts';
 import { run } from './system/command.ts';
 import { Leases } from './system/leases.ts';
 import { loopDevices } from './system/loops.ts';

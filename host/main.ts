@@ -2,7 +2,7 @@
  * host/: the only privileged process. Runs machines and their network, and holds no person's credential.
  *
  * `node host/main.ts <config.json>` (see config.ts). Logs are JSON lines on standard error; it serves once the one line
- * {"ready":true} is on standard output. SIGTERM or SIGINT: full stop. Killed, it leaves its machines running, and the next one
+ * {"ready":true,"driver":{name,why}} is on standard output. SIGTERM or SIGINT: full stop. Killed, it leaves its machines running, and the next one
  * with the same settings goes on with them.
  */
 import { pino } from 'pino';
@@ -17,7 +17,7 @@ try {
   const config = await readConfig(path);
   const log = pino({ name: 'host', level: config.logLevel }, pino.destination(2));
   const service = await startHostService(config, log);
-  process.stdout.write('{"ready":true}\n');
+  process.stdout.write(`${JSON.stringify({ ready: true, driver: service.driver })}\n`);
   let stopping = false;
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {

@@ -5,16 +5,17 @@ import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { PolydevError } from '../protocol/errors.ts';
-import type { HostHealth } from '../protocol/host.ts';
+import type { DriverName, HostHealth } from '../protocol/host.ts';
 import type { HostConfig } from './config.ts';
 import { Examiner, type ExaminerOptions } from './diagnosis/examiner.ts';
+import { chooseDriver, DISK_OWNERS } from './drivers/auto.ts';
 import type { DriverReport } from './drivers/driver.ts';
-import { readConsole } from './drivers/namespace/console.ts';
-import { claimDisks, NamespaceDriver, survivors } from './drivers/namespace/driver.ts';
-import { claimIds, releaseIds } from './drivers/namespace/ids.ts';
+import { claimDisks, claimIds, releaseIds } from './drivers/ids.ts';
+import { survivors } from './drivers/survivors.ts';
 import { Evidence } from './evidence/evidence.ts';
 import { hostMemory } from './evidence/facts.ts';
 import { openImageStore } from './images/store.ts';
+import { readConsole } from './machines/console.ts';
 import { MachineManager } from './machines/manager.ts';
 import { checkSpace, diskSpace, LOW_DISK_MIB } from './machines/space.ts';
 import { Network } from './network/network.ts';
@@ -35,6 +36,8 @@ export interface Overrides {
 }
 
 export interface HostService {
+  /** What runs machines here, and why it was chosen. */
+  readonly driver: { name: DriverName; why: string };
   readonly machines: MachineManager;
   health(): Promise<HostHealth>;
   /** Full stop: machines end, and nothing of this instance is left but disks and evidence. */
@@ -62,7 +65,7 @@ export async function startHostService(
   const running = await survivors(machinesFolder);
   if (running.length === 0) undo.defer(() => removeRunDir(config));
   const idLeases = new Leases(join(sharedDir, 'ids'));
-  for (const problem of await claimDisks(idLeases, machinesFolder))
+  for (const problem of await claimDisks(idLeases, machinesFolder, DISK_OWNERS))
     log.error(`a disk is not usable: ${problem}`);
   const serviceIds = await claimIds(idLeases, runDir, undefined);
   const network = await Network.open(
@@ -86,17 +89,18 @@ export async function startHostService(
   for (const notice of network.notices) log.warn(notice);
   const images = openImageStore(config.imageCacheDir, { runDir });
   undo.defer(() => (running.length === 0 ? images.unmountAll() : undefined));
-  const driver = undo.use(
-    new NamespaceDriver({
-      instance,
-      machinesFolder,
-      runFolder: runDir,
-      images,
-      network,
-      idLeases,
-      ...(overrides.argv === undefined ? {} : { argv: overrides.argv }),
-    }),
-  );
+  const choice = await chooseDriver({
+    config,
+    running,
+    images,
+    network,
+    idLeases,
+    machinesFolder,
+    argv: overrides.argv,
+    signal: starting,
+  });
+  const driver = undo.use(choice.driver);
+  log.info({ driver: driver.name, why: choice.why }, 'driver chosen');
   const evidence = new Evidence(join(dataDir, 'evidence'), config.evidence);
   const { imageCacheDir } = config;
   const examiner = new Examiner({
@@ -121,12 +125,12 @@ export async function startHostService(
   await machines.takeOver();
   await driver.reclaimOrphans(machines.ids);
 
-  let report: DriverReport & { at: number } = { ...(await driver.probe(starting)), at: performance.now() };
+  let report: DriverReport & { at: number } = { ...choice.report, at: performance.now() };
   if (!report.ok) log.error({ problems: report.problems }, 'this driver does not work here');
   // One at a time: two trials have the same names and would take each other's things away.
   let probing: Promise<void> | undefined;
   const probeAgain = async (): Promise<void> => {
-    report = { ...(await driver.probe(AbortSignal.timeout(5000))), at: performance.now() };
+    report = { ...(await driver.probe(AbortSignal.timeout(30_000))), at: performance.now() };
   };
   const health = async (): Promise<HostHealth> => {
     if (!report.ok && performance.now() - report.at > REPROBE_MS) {
@@ -152,6 +156,7 @@ export async function startHostService(
   undo.move();
 
   return {
+    driver: { name: driver.name, why: choice.why },
     machines,
     health,
     async stop() {

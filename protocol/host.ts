@@ -28,6 +28,8 @@ export const HostMachine = z.object({
   realm: Realm,
   state: z.enum(['running', 'stopped', 'exited']),
   driver: DriverName,
+  /** How many times the usual deadlines of work inside this machine are; absent: 1. Software emulation is slow. */
+  slowdown: z.number().min(1).optional(),
   image: ImageId,
   address: z.string().nullable(),
   stamps: z.array(Stamp),

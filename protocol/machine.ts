@@ -59,13 +59,24 @@ export const GuestConfig = z.strictObject({
   dns: z.array(z.string()).optional(),
   /** Extra certificate authorities, PEM. Only test machines have one. */
   ca: z.string().optional(),
-  /** Where the agent listens: an inherited descriptor (namespace driver) or the TCP port. */
-  listen: z.union([z.strictObject({ fd: z.number().int() }), z.strictObject({ port: z.number().int() })]),
+  /** How many times longer than usual the agent waits for programs; absent: 1. */
+  slowdown: z.number().min(1).optional(),
+  /**
+   * Where the agent listens: an inherited descriptor (namespace driver), a serial port by its name with the mark of
+   * protocol/channel/ (qemu driver), or the TCP port.
+   */
+  listen: z.union([
+    z.strictObject({ fd: z.number().int() }),
+    z.strictObject({ serial: z.string(), mark: z.string().regex(/^[0-9a-f]{32}$/) }),
+    z.strictObject({ port: z.number().int() }),
+  ]),
 });
 export type GuestConfig = z.infer<typeof GuestConfig>;
 
 /** The agent's port on every channel that has ports. */
 export const AGENT_PORT = 8080;
+/** A stream to this port of a virtual machine asks the guest to end by itself; it carries nothing. */
+export const POWER_PORT = 1;
 
 /**
  * The boot checklist, in order. `hypervisor` and `console` are stamped by the host, `agent` by whoever reaches

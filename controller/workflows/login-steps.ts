@@ -77,6 +77,10 @@ const request = (context: Context, row: SessionRow, kind: MachineKind): Promise<
     display: context.settings.display,
   });
 
+/** How many times the usual deadlines are for work inside this machine. */
+const slowdownOf = async (context: Context, id: MachineId, signal: AbortSignal): Promise<number> =>
+  (await context.host.get(id, signal))?.slowdown ?? 1;
+
 /** Requests and boots the browser machine. */
 export const prepareBrowserMachine: LoginStep = async (context, id) => {
   const began = performance.now();
@@ -95,8 +99,9 @@ export const startLogin: LoginStep = async (context, id) => {
   const began = performance.now();
   const row = await readSession(context, id);
   const machineId = machineOf(row);
-  const seconds = providers[row.provider].login.urlDeadlineSeconds;
   await watched(context, { sessionId: id, expiresAt: row.expiresAt, machineId }, async (signal) => {
+    const slowdown = await slowdownOf(context, machineId, signal);
+    const seconds = providers[row.provider].login.urlDeadlineSeconds * slowdown;
     await withRetries(signal, () =>
       agentOf(context, machineId).startLogin({ session: id, provider: row.provider }, signal),
     );
@@ -226,13 +231,14 @@ export const verify: LoginStep = async (context, id) => {
   if (row.state === 'completed') return;
   const { machine } = await installTarget(context, row);
   const { verify: command } = providers[row.provider];
-  const answer = await watched(context, { sessionId: id, machineId: machine.id }, (signal) => {
+  const answer = await watched(context, { sessionId: id, machineId: machine.id }, async (signal) => {
+    const deadlineMs = VERIFY_DEADLINE_MS * (await slowdownOf(context, machine.id, signal));
     // The agent ends the command itself; an agent that hangs must not keep the session for ever.
-    const limit = AbortSignal.timeout(VERIFY_DEADLINE_MS);
+    const limit = AbortSignal.timeout(deadlineMs);
     const either = AbortSignal.any([signal, limit]);
     return withRetries(either, async () => {
       const events = agentOf(context, machine.id).exec(
-        { argv: [...command.argv], env: { ...command.env }, timeoutMs: VERIFY_DEADLINE_MS / 2 },
+        { argv: [...command.argv], env: { ...command.env }, timeoutMs: deadlineMs / 2 },
         either,
       );
       return collect(events, 64 * 1024);
@@ -240,7 +246,7 @@ export const verify: LoginStep = async (context, id) => {
       if (!limit.aborted || signal.aborted) throw error;
       throw new PolydevError(
         'credential_verify_failed',
-        `${command.argv.join(' ')} in machine ${machine.id} did not end within ${VERIFY_DEADLINE_MS / 1000} s`,
+        `${command.argv.join(' ')} in machine ${machine.id} did not end within ${deadlineMs / 1000} s`,
       );
     });
   });

@@ -16,7 +16,7 @@ import { readMachine } from './machine-steps.ts';
 import { unwrap } from './result.ts';
 
 /** Longer than a boot, a stop and a destroy may take by their own deadlines. */
-const FLOW_DEADLINE_MS = 150_000;
+const FLOW_DEADLINE_MS = 300_000;
 
 /** Runs a machine's workflow to its end. */
 export async function runMachineFlow(flow: MachineFlow, name: string, id: MachineId): Promise<void> {

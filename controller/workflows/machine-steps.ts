@@ -139,7 +139,7 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
   await followBoot({
     host: context.host,
     agent: agentOf(context, id),
-    deadlineMs: context.settings.bootDeadlineMs,
+    deadlineMs: context.settings.bootDeadlineMs * ((await context.host.get(id, signal))?.slowdown ?? 1),
     before: (await readMachine(context, id)).stamps,
     onStamp: (stamp) => recordStamp(context.db, id, stamp),
     signal,

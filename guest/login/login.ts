@@ -31,6 +31,8 @@ export interface LoginOptions {
   readonly start: LoginStart;
   /** Shows the page to the person. Absent where there is no desktop: then somebody else opens it. */
   readonly open: ((url: URL) => Promise<void>) | undefined;
+  /** How many times longer than usual the CLI may take to show its page; absent: 1. */
+  readonly slowdown?: number | undefined;
 }
 
 export class Login {
@@ -140,7 +142,7 @@ export class Login {
   async #watch(child: Child): Promise<Exit | undefined> {
     const { provider } = this.#options;
     const over = this.#over.signal;
-    const seconds = provider.login.urlDeadlineSeconds;
+    const seconds = provider.login.urlDeadlineSeconds * (this.#options.slowdown ?? 1);
     delay(seconds * 1_000, undefined, { signal: over, ref: false })
       .then(() => {
         if (this.#url === undefined) this.#failNow('login_no_url', `no login URL within ${seconds} s`);

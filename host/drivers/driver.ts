@@ -19,6 +19,8 @@ export interface DriverReport {
 
 export interface Driver extends AsyncDisposable {
   readonly name: DriverName;
+  /** How many times longer than on the bare computer work in its guests may take: what deadlines are multiplied by. */
+  readonly slowdown: number;
   /** Runs the smallest guest and reports; never trusts that a device or program is there. Deadline 5 s. */
   probe(signal: AbortSignal): Promise<DriverReport>;
   /**
@@ -34,6 +36,8 @@ export interface Driver extends AsyncDisposable {
   evidence?(id: MachineId): Promise<Record<string, string>>;
   /** What the kernel says of a machine's limits; null when nothing of it is left. */
   inspect?(spec: MachineSpec): Promise<GuestFacts | null>;
+  /** Takes back what belongs to no machine of `keep`: left by a host service that was killed in the middle of something. */
+  reclaimOrphans(keep: ReadonlySet<string>): Promise<void>;
 }
 
 export interface Machine extends AsyncDisposable {

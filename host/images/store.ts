@@ -35,6 +35,8 @@ export interface ImageStore {
   expected(checkout: string, settings?: BaseSettings): Promise<ImageId>;
   /** Mounts the layers of an image where they are not mounted yet. Returns their mount points, TOP FIRST. */
   mount(id: string): Promise<{ layers: string[] }>;
+  /** Files of the layers of an image, TOP FIRST. Throws `image_missing`. */
+  layerFiles(id: string): Promise<string[]>;
   /** Unmounts every layer below the run directory. Throws `conflict` naming those still in use. */
   unmountAll(): Promise<void>;
   /** Removes images that are neither current, nor in `keep`, nor mounted, and layers no image needs. Returns file names. */
@@ -151,6 +153,10 @@ export function openImageStore(cacheDir: string, options: { runDir?: string } = 
       return (await planImage(checkout, settings)).id;
     },
     mount: (id) => inTurn(() => mountLayers(id)),
+    async layerFiles(id) {
+      const { layers } = await complete(id);
+      return layers.map((layer) => path.join(cacheDir, layer.file)).reverse();
+    },
     unmountAll: () =>
       inTurn(async () => {
         const busy: string[] = [];

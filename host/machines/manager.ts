@@ -134,6 +134,7 @@ export class MachineManager {
       realm: spec.realm,
       state,
       driver: this.#options.driver.name,
+      slowdown: this.#options.driver.slowdown,
       image,
       address,
       stamps: [...stamps],

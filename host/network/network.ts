@@ -2,7 +2,7 @@
  * host/network/: the network of one instance. Machines sit behind a router namespace; two realms share it and never
  * meet: `internet` machines reach public addresses, `test` machines reach the test identity provider.
  */
-import { existsSync } from 'node:fs';
+import { closeSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
@@ -19,6 +19,7 @@ import {
   formatAddress,
   idpNamespace,
   machineNamespace,
+  macOf,
   namespacePath,
   namespacePrefix,
   planSubnet,
@@ -27,7 +28,7 @@ import {
 import { forwardingConfig, hostResolvers, startDns } from './dns.ts';
 import { type Idp, reclaimIdp, startIdp } from './idp.ts';
 import { inspectNetwork } from './inspect.ts';
-import { closeMachinePort, openMachinePort } from './port.ts';
+import { closeMachinePort, openMachinePort, openMachineTap } from './port.ts';
 import { buildRouter, endRouterProcesses, removeNamespace, removeRouter } from './router.ts';
 import type { Service } from './service.ts';
 import { hostRoutes, openUplink, removeUplink } from './uplink.ts';
@@ -57,6 +58,9 @@ export interface Attachment {
   /** Path of its network namespace. */
   namespace: string;
   address: string;
+  /** Of the machine's own interface, and of the router. */
+  mac: string;
+  gateway: { address: string; mac: string };
   dns: string[];
   /** PEM; only in the test realm. */
   ca?: string;
@@ -200,6 +204,8 @@ export class Network implements AsyncDisposable {
     return {
       namespace,
       address,
+      mac: macOf(address),
+      gateway: { address: this.plan.gateway, mac: macOf(this.plan.gateway) },
       dns: [test ? this.plan.idp : this.plan.gateway],
       ...(ca === undefined ? {} : { ca }),
     };
@@ -207,18 +213,50 @@ export class Network implements AsyncDisposable {
 
   /** Gives a machine its namespace, address and realm. Throws `addresses_exhausted`, `network_setup_failed`. */
   async attach(id: MachineId, realm: Realm, signal: AbortSignal): Promise<Attachment> {
+    const open = async (address: string): Promise<string> =>
+      openMachinePort(this.#settings.instance, this.plan, { id, realm, address }, signal);
+    const { namespace, address } = await this.#attach(id, realm, signal, async (free) => ({
+      namespace: await open(free),
+    }));
+    return this.#describe(id, namespace, address);
+  }
+
+  /** The same for a virtual machine; `tap` is the descriptor for its hypervisor, which the caller closes. */
+  async attachTap(id: MachineId, realm: Realm, signal: AbortSignal): Promise<Attachment & { tap: number }> {
+    let descriptor: number | undefined;
+    try {
+      const { namespace, address, tap } = await this.#attach(id, realm, signal, async (free) => {
+        const opened = await openMachineTap(this.#settings.instance, { id, realm, address: free }, signal);
+        descriptor = opened.tap;
+        return opened;
+      });
+      return { ...this.#describe(id, namespace, address), tap };
+    } catch (error) {
+      if (descriptor !== undefined) closeSync(descriptor);
+      throw error;
+    }
+  }
+
+  async #attach<T>(
+    id: MachineId,
+    realm: Realm,
+    signal: AbortSignal,
+    open: (address: string) => Promise<T>,
+  ): Promise<T & { address: string }> {
     const { instance } = this.#settings;
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.detach(id));
     if (existsSync(namespacePath(machineNamespace(instance, id)))) await this.detach(id);
     if (realm === 'test') this.#testMachines.add(id);
     const address = await this.#claim(id);
-    const [namespace] = await Promise.all([
-      openMachinePort(instance, this.plan, { id, realm, address }, signal),
-      realm === 'test' ? this.#needIdp(signal) : undefined,
-    ]);
+    // Both are awaited even when one fails, so that undoing never runs beside doing.
+    const opening = open(address);
+    const meeting = realm === 'test' ? this.#needIdp(signal) : Promise.resolve();
+    await Promise.allSettled([opening, meeting]);
+    await meeting;
+    const opened = await opening;
     undo.move();
-    return this.#describe(id, namespace, address);
+    return { ...opened, address };
   }
 
   async #claim(id: MachineId): Promise<string> {

@@ -1,9 +1,10 @@
 /** One machine's network: a namespace of its own, one link into the router's bridge, one address. */
-import { existsSync } from 'node:fs';
+import { closeSync, existsSync } from 'node:fs';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import type { Realm } from '../../protocol/machine.ts';
 import { run } from '../system/command.ts';
+import { inNetworkNamespace, openTap } from '../system/syscalls.ts';
 import {
   type AddressPlan,
   machineNamespace,
@@ -67,6 +68,47 @@ export async function openMachinePort(
     }),
   ]);
   return namespacePath(name);
+}
+
+/**
+ * The same for a virtual machine: its link is a TAP interface on the bridge, known to the hypervisor as a descriptor only.
+ * The namespace stays empty; the hypervisor runs in it and sees no network. The caller closes `tap`.
+ */
+export async function openMachineTap(
+  instance: string,
+  machine: { id: MachineId; realm: Realm; address: string },
+  signal: AbortSignal,
+): Promise<{ namespace: string; tap: number }> {
+  const { id, realm, address } = machine;
+  const name = machineNamespace(instance, id);
+  const port = portName(id);
+  const router = namespacePath(routerNamespace(instance));
+  const tap = inNetworkNamespace(router, () => openTap(port));
+  try {
+    await run(['ip', '-batch', '-'], {
+      netns: router,
+      input: [
+        `netns add ${name}`,
+        `link set ${port} master br0 addrgenmode none`,
+        `link set ${port} type bridge_slave isolated on`,
+        `link set ${port} up`,
+        `neigh replace ${address} lladdr ${macOf(address)} dev br0 nud permanent`,
+        '',
+      ].join('\n'),
+      failure,
+      signal,
+    });
+    await run(['nft', '-f', '-'], {
+      netns: router,
+      input: openPort({ name: port, address, realm }),
+      failure,
+      signal,
+    });
+    return { namespace: namespacePath(name), tap };
+  } catch (error) {
+    closeSync(tap);
+    throw error;
+  }
 }
 
 /**

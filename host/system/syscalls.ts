@@ -32,6 +32,9 @@ const cBind = bind<(fd: number, addr: Buffer, length: number) => number>(
   'int bind(int fd, const void *addr, unsigned int length)',
 );
 const cListen = bind<(fd: number, backlog: number) => number>('int listen(int fd, int backlog)');
+const cIoctl = libc.func('int ioctl(int fd, unsigned long request, ...)') as unknown as (
+  ...args: unknown[]
+) => number;
 const cSyscall = libc.func('long syscall(long n, ...)') as unknown as (...args: unknown[]) => number;
 
 /** A failed system call; `code` is the errno's name, for example EBUSY. */
@@ -224,6 +227,29 @@ export function listenUnix(path: string, backlog: number): number {
   try {
     check(cBind(fd, address, address.length), 'bind', path);
     check(cListen(fd, backlog), 'listen', path);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+/**
+ * Makes a TAP interface in the network namespace of the calling thread and opens it: Ethernet frames with the header that
+ * carries checksum offload (virtio-net). It goes away with the last copy of the descriptor. Throws SyscallError.
+ */
+export function openTap(name: string): number {
+  const TUNSETIFF = 0x400454ca;
+  const IFF_TAP = 0x0002;
+  const IFF_NO_PI = 0x1000;
+  const IFF_VNET_HDR = 0x4000;
+  // struct ifreq { char name[16]; short flags; ... }, 40 bytes
+  const request = Buffer.alloc(40);
+  request.write(name, 0, 15);
+  request.writeInt16LE(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, 16);
+  const fd = openSync('/dev/net/tun', 'r+');
+  try {
+    check(cIoctl(fd, TUNSETIFF, 'void *', request), 'ioctl TUNSETIFF', name);
     return fd;
   } catch (error) {
     closeSync(fd);

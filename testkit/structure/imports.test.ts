@@ -28,6 +28,18 @@ const ALLOWED: Readonly<Record<string, { folders: readonly string[]; packages: r
       ],
       packages: 'any',
     },
+    'host/drivers/qemu': {
+      folders: [
+        'protocol',
+        'host/drivers/driver.ts',
+        'host/network',
+        'host/images',
+        'host/machines',
+        'host/evidence',
+        'host',
+      ],
+      packages: 'any',
+    },
     controller: { folders: ['protocol', 'providers'], packages: 'any' },
     web: { folders: ['protocol'], packages: 'any' },
     images: { folders: ['protocol'], packages: [] },

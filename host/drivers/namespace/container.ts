@@ -3,6 +3,7 @@ import { existsSync, statSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PolydevError } from '../../../protocol/errors.ts';
+import { cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
 import { run } from '../../system/command.ts';
 import { readIfThere } from '../../system/files.ts';
 import {
@@ -12,7 +13,6 @@ import {
   signalProcess,
   waitGone,
 } from '../../system/processes.ts';
-import { cgroupProcesses, removeCgroup } from './cgroups.ts';
 import { type ContainerPlan, containerSpec } from './spec.ts';
 
 export interface ContainerPlace {

@@ -8,27 +8,21 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { ImageId, MachineId } from '../../../protocol/ids.ts';
-import {
-  DEFAULT_DISK_MIB,
-  type GuestConfig,
-  MachineSpec,
-  type Realm,
-  Stamp,
-} from '../../../protocol/machine.ts';
+import { DEFAULT_DISK_MIB, type GuestConfig, MachineSpec, Stamp } from '../../../protocol/machine.ts';
 import type { GuestFacts } from '../../evidence/facts.ts';
+import { Console } from '../../machines/console.ts';
 import type { Attachment, Network } from '../../network/network.ts';
+import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
+import { ExitWatch } from '../../system/exit.ts';
 import { listIfThere, parseJson, readIfThere, removeTree, writeAtomic } from '../../system/files.ts';
 import type { Leases } from '../../system/leases.ts';
 import { runs } from '../../system/processes.ts';
 import type { Driver, DriverReport, Machine } from '../driver.ts';
-import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from './cgroups.ts';
+import { claimIds, releaseIds } from '../ids.ts';
 import { closeChannel, openChannel } from './channel.ts';
-import { Console } from './console.ts';
 import { type ContainerPlace, RUNTIME_FILES, removeContainer, startContainer } from './container.ts';
 import { closeDisk, diskOwner, openDisk } from './disk.ts';
-import { ExitWatch } from './exit.ts';
 import { guestFacts } from './facts.ts';
-import { claimIds, releaseIds } from './ids.ts';
 import { NamespaceMachine } from './machine.ts';
 import { probe } from './probe.ts';
 import { mountRootfs, unmountRootfs } from './rootfs.ts';
@@ -62,6 +56,7 @@ const MAX_EVIDENCE = 256 * 1024;
 const CHANNEL_FD = 3;
 
 const State = z.object({
+  driver: z.literal('namespace').default('namespace'),
   spec: MachineSpec,
   image: ImageId,
   address: z.string(),
@@ -74,6 +69,7 @@ type State = z.infer<typeof State>;
 
 export class NamespaceDriver implements Driver {
   readonly name = 'namespace';
+  readonly slowdown = 1;
   readonly #options: NamespaceDriverOptions;
   readonly #exits = new ExitWatch();
   readonly #machines = new Map<MachineId, NamespaceMachine>();
@@ -145,7 +141,15 @@ export class NamespaceDriver implements Driver {
       { checkpoint: 'hypervisor', at: container.createdAt.toISOString() },
       { checkpoint: 'init', at: new Date().toISOString() },
     ];
-    const state: State = { spec, image, address: attachment.address, firstId, ...container.process, stamps };
+    const state: State = {
+      driver: this.name,
+      spec,
+      image,
+      address: attachment.address,
+      firstId,
+      ...container.process,
+      stamps,
+    };
     await writeAtomic(join(folder, 'driver.json'), JSON.stringify(state));
     undo.move();
     return this.#present(state, console);
@@ -289,33 +293,6 @@ export class NamespaceDriver implements Driver {
 async function readState(folder: string): Promise<State | undefined> {
   const text = await readIfThere(join(folder, 'driver.json'));
   return text === undefined ? undefined : State.safeParse(parseJson(text)).data;
-}
-
-/** Machines below `machinesFolder` whose guest still runs: what to keep when a host service starts. */
-export async function survivors(machinesFolder: string): Promise<{ id: MachineId; realm: Realm }[]> {
-  const found: { id: MachineId; realm: Realm }[] = [];
-  for (const name of await listIfThere(machinesFolder)) {
-    const state = await readState(join(machinesFolder, name));
-    if (state !== undefined && runs(state)) found.push({ id: state.spec.id, realm: state.spec.realm });
-  }
-  return found;
-}
-
-/**
- * Claims the ids of every disk below `machinesFolder` again: a reboot has emptied the folder of claims, and nobody else
- * may get the ids of a machine that is stopped. Before anything else is claimed. Gives a sentence for each that fails.
- */
-export async function claimDisks(idLeases: Leases, machinesFolder: string): Promise<string[]> {
-  const problems: string[] = [];
-  for (const name of await listIfThere(machinesFolder)) {
-    const folder = join(machinesFolder, name);
-    const owner = diskOwner(folder);
-    if (owner === undefined) continue;
-    await claimIds(idLeases, folder, owner).catch((error: unknown) =>
-      problems.push(`${name}: ${error instanceof Error ? error.message : String(error)}`),
-    );
-  }
-  return problems;
 }
 
 /** Waits for all even when one fails, so that undoing never runs beside doing; then throws the first failure. */

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Limits } from '../../../protocol/machine.ts';
 import { type GuestFacts, spaceOf } from '../../evidence/facts.ts';
-import { cgroupFolders } from './cgroups.ts';
+import { cgroupFolders } from '../../system/cgroups.ts';
 
 const MIB = 1024 * 1024;
 

@@ -2,13 +2,13 @@
 import type { Duplex } from 'node:stream';
 import type { ImageId, MachineId } from '../../../protocol/ids.ts';
 import type { ExitReport, MachineSpec, Stamp } from '../../../protocol/machine.ts';
+import { type Console, readConsole } from '../../machines/console.ts';
+import { oomKilled } from '../../system/cgroups.ts';
+import type { ExitWatch } from '../../system/exit.ts';
 import { type ProcessIdentity, runs } from '../../system/processes.ts';
 import type { Machine } from '../driver.ts';
-import { oomKilled } from './cgroups.ts';
 import { dialChannel } from './channel.ts';
-import { type Console, readConsole } from './console.ts';
 import { askToEnd } from './container.ts';
-import type { ExitWatch } from './exit.ts';
 
 export interface NamespaceMachineParts {
   spec: MachineSpec;

@@ -1,10 +1,8 @@
 /** The OCI runtime configuration of a machine. */
 import { readFileSync } from 'node:fs';
 import type { Limits } from '../../../protocol/machine.ts';
+import { ID_RANGE } from '../ids.ts';
 import { seccompFilter } from './seccomp.ts';
-
-/** Ids 0 to 65535 of a machine are these many host ids. */
-export const ID_RANGE = 65_536;
 
 /**
  * What root inside a machine may do to its own files and processes. Nothing reaches beyond: the rights are those of a

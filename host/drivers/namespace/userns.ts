@@ -5,7 +5,7 @@ import { closeSync, openSync, readlinkSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { PLAIN_ENVIRONMENT } from '../../system/command.ts';
-import { ID_RANGE } from './spec.ts';
+import { ID_RANGE } from '../ids.ts';
 
 /**
  * Opens a user namespace in which 0 to 65535 are the host ids from `firstId` on. The descriptor keeps it alive; the

@@ -1,9 +1,13 @@
 /** Ranges of host user and group ids: one for each machine, never two machines with the same, whichever instance. */
 import { randomInt } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { PolydevError } from '../../../protocol/errors.ts';
-import type { Leases } from '../../system/leases.ts';
-import { ID_RANGE } from './spec.ts';
+import { join } from 'node:path';
+import { PolydevError } from '../../protocol/errors.ts';
+import { listIfThere } from '../system/files.ts';
+import type { Leases } from '../system/leases.ts';
+
+/** Ids 0 to 65535 of a machine are these many host ids. */
+export const ID_RANGE = 65_536;
 
 /** Above what distributions give to people, to /etc/subuid and to systemd-nspawn; all of it below 2^31. */
 const BASE = 0x70000000;
@@ -47,4 +51,26 @@ export async function releaseIds(leases: Leases, owner: string): Promise<void> {
   for (const lease of await leases.list()) {
     if (lease.owner === owner) await leases.release(lease.number, owner);
   }
+}
+
+/**
+ * Claims the ids of every disk below `machinesFolder` again: a reboot has emptied the folder of claims, and nobody else
+ * may get the ids of a machine that is stopped. Before anything else is claimed. `owners` tell the host id of the disk in a
+ * machine's folder, each for its kind of disk. Gives a sentence for each that fails.
+ */
+export async function claimDisks(
+  idLeases: Leases,
+  machinesFolder: string,
+  owners: readonly ((folder: string) => number | undefined)[],
+): Promise<string[]> {
+  const problems: string[] = [];
+  for (const name of await listIfThere(machinesFolder)) {
+    const folder = join(machinesFolder, name);
+    const owner = owners.map((ownerOf) => ownerOf(folder)).find((id) => id !== undefined);
+    if (owner === undefined) continue;
+    await claimIds(idLeases, folder, owner).catch((error: unknown) =>
+      problems.push(`${name}: ${error instanceof Error ? error.message : String(error)}`),
+    );
+  }
+  return problems;
 }

@@ -1,6 +1,6 @@
 /** Notices that a machine's first process has ended, and how. */
-import { identify, type ProcessIdentity } from '../../system/processes.ts';
-import { becomeSubreaper, type WaitStatus, waitChild } from '../../system/syscalls.ts';
+import { identify, type ProcessIdentity } from './processes.ts';
+import { becomeSubreaper, type WaitStatus, waitChild } from './syscalls.ts';
 
 interface Watched {
   process: ProcessIdentity;

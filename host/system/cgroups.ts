@@ -1,8 +1,8 @@
 /** Control groups, version 1 (one tree per controller) and version 2 (one tree): what the runtime does not tell. */
-import { existsSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { identify, type ProcessIdentity } from '../../system/processes.ts';
+import { identify, type ProcessIdentity } from './processes.ts';
 
 const ROOT = '/sys/fs/cgroup';
 
@@ -72,4 +72,57 @@ export async function removeCgroup(path: string): Promise<void> {
       await sleep(20);
     }
   }
+}
+
+export interface CgroupLimits {
+  memoryBytes: number;
+  /** Cores. */
+  cpus: number;
+  /** Processes and threads. */
+  pids: number;
+}
+
+const CPU_PERIOD_US = 100_000;
+
+/** Makes it with its limits, swap included in the memory. A container runtime does this itself for its containers. */
+export function makeCgroup(path: string, limits: CgroupLimits): void {
+  const { memoryBytes, cpus, pids } = limits;
+  const quota = Math.round(cpus * CPU_PERIOD_US);
+  if (existsSync(join(ROOT, 'cgroup.controllers'))) {
+    // Version 2: each folder above has to pass the controllers on.
+    let folder = ROOT;
+    for (const name of path.split('/').filter(Boolean)) {
+      writeFileSync(join(folder, 'cgroup.subtree_control'), '+memory +cpu +pids');
+      folder = join(folder, name);
+      mkdirSync(folder, { recursive: true });
+    }
+    writeFileSync(join(folder, 'memory.max'), String(memoryBytes));
+    if (existsSync(join(folder, 'memory.swap.max'))) writeFileSync(join(folder, 'memory.swap.max'), '0');
+    writeFileSync(join(folder, 'cpu.max'), `${quota} ${CPU_PERIOD_US}`);
+    writeFileSync(join(folder, 'pids.max'), String(pids));
+    return;
+  }
+  const set = (controller: string, values: readonly (readonly [string, number])[]): void => {
+    const folder = join(ROOT, controller, path);
+    mkdirSync(folder, { recursive: true });
+    for (const [file, value] of values) {
+      // Swap accounting may be off.
+      if (file.includes('memsw') && !existsSync(join(folder, file))) continue;
+      writeFileSync(join(folder, file), String(value));
+    }
+  };
+  set('memory', [
+    ['memory.limit_in_bytes', memoryBytes],
+    ['memory.memsw.limit_in_bytes', memoryBytes],
+  ]);
+  set('cpu', [
+    ['cpu.cfs_period_us', CPU_PERIOD_US],
+    ['cpu.cfs_quota_us', quota],
+  ]);
+  set('pids', [['pids.max', pids]]);
+}
+
+/** Moves a process with all its threads into it, in every hierarchy that has it. */
+export function joinCgroup(path: string, pid: number): void {
+  for (const folder of cgroupFolders(path)) writeFileSync(join(folder, 'cgroup.procs'), String(pid));
 }

@@ -6,7 +6,7 @@ import { chownSync, closeSync, constants, openSync } from 'node:fs';
 import { appendFile, readFile, rename, rm, stat } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
-import { makeFifo } from '../../system/syscalls.ts';
+import { makeFifo } from '../system/syscalls.ts';
 
 const HEAD_BYTES = 128 * 1024;
 const TAIL_BYTES = 512 * 1024;
@@ -111,6 +111,11 @@ export class Console {
     clearTimeout(timer);
     clearTimeout(this.#tick);
     await this.#writes;
+  }
+
+  /** The last lines of what is kept in `folder`. */
+  static async lastLines(folder: string, count: number): Promise<string[]> {
+    return (await readConsole(folder)).trimEnd().split('\n').slice(-count);
   }
 
   /** A console of an earlier run of the same machine is not mixed with the next one. */

@@ -1,0 +1,69 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { clockKhz, hypervisorArguments } from './args.ts';
+import { tar } from './tar.ts';
+
+const plan = {
+  accelerator: 'tcg' as const,
+  limits: { cpus: 1.5, memoryMiB: 512, pids: 100 },
+  kind: 'browser' as const,
+  hostname: 'm-abcdefghij',
+  mac: '02:70:0a:d5:00:02',
+  files: {
+    kernel: 3,
+    initrd: 4,
+    layers: [5, 6, 7],
+    disk: 8,
+    config: 9,
+    console: 10,
+    qmp: 11,
+    agent: 12,
+    tap: 13,
+  },
+};
+
+it('opens nothing by a path, keeps layers and configuration read-only, and stays within the kernel’s limit', () => {
+  const argv = hypervisorArguments(plan);
+  expect(argv.filter((word) => /(^|[=,])\//.test(word) && !/\/dev\/fd\/\d+/.test(word))).toEqual([]);
+  const drives = argv.filter((word) => word.startsWith('id=') && word.includes('format=raw'));
+  expect(drives.filter((word) => word.includes('readonly=on')).map((word) => word.split(',')[0])).toEqual([
+    'id=layer0',
+    'id=layer1',
+    'id=layer2',
+    'id=config',
+  ]);
+  expect(argv.join(' ')).toContain('-smp 2 -m 512M');
+  const append = argv[argv.indexOf('-append') + 1] ?? '';
+  // x86 drops what is beyond 2048 bytes without a word.
+  expect(append.length).toBeLessThan(2000);
+  expect(append).toContain('polydev.layers=3 polydev.volatile');
+  // No secret, no token, not even its hash: every process of the host can read this line.
+  expect(argv.join(' ')).not.toMatch(/token|hash|mark/i);
+});
+
+it('reads the clock from the host, as the kernel will not measure it under load', () => {
+  expect(clockKhz('cpu MHz\t\t: 2500.000\nbogomips\t: 5000.00\n')).toBe(2_500_000);
+  expect(clockKhz('Features: fp\n')).toBeUndefined();
+});
+
+it('writes a config drive that any tar unpacks', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'polydev-tar-'));
+  try {
+    const text = `${'x'.repeat(1000)}ü\n`;
+    const archive = tar([
+      { path: 'polydev/config.json', mode: 0o400, text },
+      { path: 'systemd/network/10-eth0.network', mode: 0o644, text: '[Match]\n' },
+    ]);
+    writeFileSync(join(folder, 'a.tar'), archive);
+    execFileSync('tar', ['-x', '-f', 'a.tar'], { cwd: folder, timeout: 5000 });
+    expect(readFileSync(join(folder, 'polydev/config.json'), 'utf8')).toBe(text);
+    expect(statSync(join(folder, 'polydev/config.json')).mode & 0o777).toBe(0o400);
+    expect(statSync(join(folder, 'systemd/network')).mode & 0o777).toBe(0o755);
+    expect(archive.length % 512).toBe(0);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});

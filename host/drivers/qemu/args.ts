@@ -1,0 +1,118 @@
+/** The command line of a machine's hypervisor. Nothing here runs anything. */
+import { readFileSync } from 'node:fs';
+import type { Limits, MachineKind } from '../../../protocol/machine.ts';
+
+export type Accelerator = 'tcg' | 'kvm';
+
+/** Descriptors the hypervisor inherits: it opens no file by a path, so it needs no right to any. */
+export interface InheritedFiles {
+  kernel: number;
+  initrd: number;
+  /** Read-only layers, top first. */
+  layers: readonly number[];
+  disk: number;
+  config: number;
+  console: number;
+  /** Listening sockets. */
+  qmp: number;
+  agent: number;
+  tap: number;
+}
+
+export interface HypervisorPlan {
+  accelerator: Accelerator;
+  limits: Limits;
+  kind: MachineKind;
+  hostname: string;
+  mac: string;
+  files: InheritedFiles;
+}
+
+export const AGENT_PORT_NAME = 'org.polydev.agent';
+/** Memory for translated code; kvm has none. */
+export const TRANSLATION_MIB = 256;
+
+/** Units of Debian that a machine without screen, keyboard, modules and hibernation does not need; measured: a third of the boot. */
+const MASKED_UNITS: readonly string[] = [
+  ...['getty@tty1.service', 'serial-getty@ttyS0.service', 'getty-static.service'],
+  ...['e2scrub_reap.service', 'e2scrub_all.timer', 'fstrim.timer'],
+  ...['apt-daily.timer', 'apt-daily-upgrade.timer', 'dpkg-db-backup.timer'],
+  ...['configfs', 'dm_mod', 'drm', 'efi_pstore', 'fuse', 'loop'].map((name) => `modprobe@${name}.service`),
+  ...['dev-hugepages.mount', 'dev-mqueue.mount', 'sys-kernel-debug.mount', 'sys-kernel-tracing.mount'],
+  ...['systemd-random-seed.service', 'systemd-sysusers.service', 'systemd-update-utmp.service'],
+  ...['systemd-update-utmp-runlevel.service', 'systemd-pstore.service', 'systemd-journal-flush.service'],
+  ...['systemd-modules-load.service', 'systemd-tmpfiles-clean.timer', 'systemd-remount-fs.service'],
+  ...['systemd-network-generator.service', 'systemd-user-sessions.service', 'systemd-logind.service'],
+  ...['dbus.service', 'dbus.socket', 'systemd-tmpfiles-setup.service', 'systemd-tmpfiles-setup-dev.service'],
+];
+
+/**
+ * What the kernel would have to measure, in kHz: under software emulation on a busy host its own measurement fails in some
+ * boots, and the kernel then hangs for ever. It has no other good clock, so it must not give this one up either: time would
+ * lag behind with every timer interrupt that comes late. Undefined when the host does not tell.
+ */
+export function clockKhz(cpuinfo = readFileSync('/proc/cpuinfo', 'utf8')): number | undefined {
+  const bogomips = /^bogomips\s*:\s*([\d.]+)/im.exec(cpuinfo)?.[1];
+  return bogomips === undefined ? undefined : Math.round(Number(bogomips) * 500);
+}
+
+export const kernelArguments = (accelerator: Accelerator, more: readonly string[]): string => {
+  const khz = accelerator === 'tcg' ? clockKhz() : undefined;
+  return [
+    'console=ttyS0 quiet loglevel=4 panic=-1 reboot=t',
+    // The same code is translated again and again: guarding it against speculation costs seconds and guards nothing.
+    ...(accelerator === 'tcg' ? ['mitigations=off'] : []),
+    ...(khz === undefined ? [] : [`tsc_early_khz=${khz} tsc=reliable`]),
+    ...more,
+  ].join(' ');
+};
+
+/** What every guest of ours has, also the smallest. */
+export function baseArguments(accelerator: Accelerator, cpus: number, memoryMiB: number): string[] {
+  return [
+    'qemu-system-x86_64',
+    ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
+    ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
+    ...['-machine', 'microvm,pit=on,pic=on,rtc=on,acpi=on'],
+    ...(accelerator === 'kvm'
+      ? ['-accel', 'kvm', '-cpu', 'host']
+      : ['-accel', `tcg,thread=multi,tb-size=${TRANSLATION_MIB}`, '-cpu', 'max']),
+    ...['-smp', String(cpus), '-m', `${memoryMiB}M`],
+  ];
+}
+
+const path = (descriptor: number): string => `/dev/fd/${descriptor}`;
+
+function drive(serial: string, descriptor: number, options: string): string[] {
+  return [
+    ...['-drive', `id=${serial},if=none,format=raw,file=${path(descriptor)},file.locking=off,${options}`],
+    ...['-device', `virtio-blk-device,drive=${serial},serial=${serial}`],
+  ];
+}
+
+export function hypervisorArguments(plan: HypervisorPlan): string[] {
+  const { accelerator, limits, kind, hostname, mac, files } = plan;
+  const append = kernelArguments(accelerator, [
+    `polydev.layers=${files.layers.length}`,
+    // Nobody needs the disk of a single-use machine after a crash: it is not waited for.
+    ...(kind === 'browser' ? ['polydev.volatile'] : []),
+    `systemd.hostname=${hostname}`,
+    'systemd.show_status=no',
+    ...MASKED_UNITS.map((unit) => `systemd.mask=${unit}`),
+  ]);
+  return [
+    ...baseArguments(accelerator, Math.ceil(limits.cpus), limits.memoryMiB),
+    ...['-name', hostname],
+    ...['-kernel', path(files.kernel), '-initrd', path(files.initrd), '-append', append],
+    ...files.layers.flatMap((layer, index) => drive(`layer${index}`, layer, 'readonly=on')),
+    ...drive('private', files.disk, `cache=${kind === 'browser' ? 'unsafe' : 'writeback'},discard=unmap`),
+    ...drive('config', files.config, 'readonly=on'),
+    ...['-netdev', `tap,id=net,fd=${files.tap}`, '-device', `virtio-net-device,netdev=net,mac=${mac}`],
+    ...['-device', 'virtio-rng-device'],
+    ...['-chardev', `socket,id=agent,fd=${files.agent},server=on,wait=off`],
+    ...['-device', 'virtio-serial-device,max_ports=4'],
+    ...['-device', `virtserialport,chardev=agent,name=${AGENT_PORT_NAME}`],
+    ...['-chardev', `socket,id=qmp,fd=${files.qmp},server=on,wait=off`, '-mon', 'chardev=qmp,mode=control'],
+    ...['-chardev', `file,id=console,path=${path(files.console)}`, '-serial', 'chardev:console'],
+  ];
+}

@@ -1,0 +1,54 @@
+/** The channel to a guest: streams over its serial port, which the hypervisor keeps as a unix socket. */
+import { createConnection } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Multiplexer } from '../../../protocol/channel/multiplexer.ts';
+import { PolydevError } from '../../../protocol/errors.ts';
+
+const DIAL_TIMEOUT_MS = 5000;
+const RETRY_MS = 200;
+
+export class GuestChannel implements Disposable {
+  readonly #path: string;
+  readonly #mark: Buffer;
+  readonly #stop = new AbortController();
+  #multiplexer: Multiplexer | undefined;
+
+  /** Connects to the socket at `path` and stays connected until disposed of. `mark`: see protocol/channel/. */
+  constructor(path: string, mark: string) {
+    this.#path = path;
+    this.#mark = Buffer.from(mark, 'hex');
+    void this.#stay();
+  }
+
+  async #stay(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      const socket = createConnection({ path: this.#path, allowHalfOpen: true });
+      const multiplexer = new Multiplexer({ pipe: { input: socket, output: socket }, mark: this.#mark });
+      this.#multiplexer = multiplexer;
+      const onAbort = (): void => multiplexer.close();
+      signal.addEventListener('abort', onAbort, { once: true });
+      await multiplexer.closed;
+      signal.removeEventListener('abort', onAbort);
+      await sleep(RETRY_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  /** A stream to a port of the guest; waits a little for a guest that boots. Throws `machine_unreachable`. */
+  async dial(port: number, signal: AbortSignal): Promise<Duplex> {
+    const late = AbortSignal.timeout(DIAL_TIMEOUT_MS);
+    try {
+      const multiplexer = this.#multiplexer;
+      if (multiplexer === undefined || this.#stop.signal.aborted) throw new Error('it is closed');
+      return await multiplexer.open(port, AbortSignal.any([signal, late]));
+    } catch (error) {
+      const why = late.aborted ? `no answer after ${DIAL_TIMEOUT_MS} ms` : (error as Error).message;
+      throw new PolydevError('machine_unreachable', `channel to the guest: ${why}`, { cause: error });
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#stop.abort();
+  }
+}

@@ -1,0 +1,62 @@
+/** What a virtual machine is told on its config drive: files that its first program unpacks to /run. */
+import type { GuestConfig, MachineSpec } from '../../../protocol/machine.ts';
+import type { Attachment } from '../../network/network.ts';
+import { AGENT_PORT_NAME } from './args.ts';
+import { type TarFile, tar } from './tar.ts';
+
+/** `mark`: what the channel's two ends know each other by, 32 hex digits. */
+export function guestConfig(
+  spec: MachineSpec,
+  made: { hostname: string; attachment: Attachment; mark: string; slowdown: number },
+): GuestConfig {
+  const { hostname, attachment, mark, slowdown } = made;
+  return {
+    version: 1,
+    machineId: spec.id,
+    kind: spec.kind,
+    realm: spec.realm,
+    hostname,
+    display: spec.display,
+    agentTokenHash: spec.agentTokenHash,
+    dns: attachment.dns,
+    ...(attachment.ca === undefined ? {} : { ca: attachment.ca }),
+    slowdown,
+    listen: { serial: AGENT_PORT_NAME, mark },
+  };
+}
+
+/** networkd stays the one owner of eth0; its file comes before the image's, which would ask a DHCP server. */
+const network = ({ address, gateway }: Attachment): string => `[Match]
+Name=eth0
+
+[Network]
+Address=${address}/32
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+
+[Route]
+Destination=${gateway.address}/32
+Scope=link
+
+[Route]
+Gateway=${gateway.address}
+GatewayOnLink=yes
+
+[Neighbor]
+Address=${gateway.address}
+LinkLayerAddress=${gateway.mac}
+`;
+
+/** The config drive's bytes. */
+export function configDrive(config: GuestConfig, spec: MachineSpec, attachment: Attachment): Buffer {
+  const files: TarFile[] = [
+    { path: 'polydev/config.json', mode: 0o400, text: JSON.stringify(config) },
+    { path: 'systemd/network/10-eth0.network', mode: 0o644, text: network(attachment) },
+    {
+      path: 'systemd/system/polydev-agent.service.d/limits.conf',
+      mode: 0o644,
+      text: `[Unit]\n# The root is whole before systemd starts: nothing to wait for.\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n\n[Service]\nTasksMax=${spec.limits.pids}\nLimitNOFILE=65536\nLimitCORE=0\n`,
+    },
+  ];
+  return tar(files);
+}

@@ -1,0 +1,45 @@
+/** A machine's private disk: a sparse file with an ext4 that takes space only for what was written. */
+import { chownSync, closeSync, ftruncateSync, openSync, statSync } from 'node:fs';
+import { rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { MachineKind } from '../../../protocol/machine.ts';
+import { run } from '../../system/command.ts';
+
+export const DISK_BYTES = 16 * 1024 ** 3;
+
+export const diskPath = (folder: string): string => join(folder, 'disk.img');
+
+/** Host id of a disk's owner, or undefined when there is no disk yet. */
+export function diskOwner(folder: string): number | undefined {
+  return statSync(diskPath(folder), { throwIfNoEntry: false })?.uid;
+}
+
+/** Makes the disk unless it is there. `owner` is the only one who may read it. */
+export async function ensureDisk(
+  folder: string,
+  kind: MachineKind,
+  owner: number,
+  signal: AbortSignal,
+): Promise<void> {
+  if (diskOwner(folder) !== undefined) return;
+  const draft = join(folder, '.disk.img.tmp');
+  await rm(draft, { force: true });
+  const file = openSync(draft, 'wx', 0o600);
+  try {
+    ftruncateSync(file, DISK_BYTES);
+  } finally {
+    closeSync(file);
+  }
+  const features = kind === 'browser' ? ['-O', '^has_journal'] : ['-J', 'size=16'];
+  await run(
+    [
+      ...['mkfs.ext4', '-q', '-F', ...features, '-m', '0', '-i', '65536'],
+      ...['-E', 'lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0', draft],
+    ],
+    { signal, timeoutMs: 30_000, failure: 'machine_start_failed' },
+  );
+  chownSync(draft, owner, owner);
+  await rename(draft, diskPath(folder));
+}
+
+export const removeDisk = (folder: string): Promise<void> => rm(diskPath(folder), { force: true });

@@ -1,0 +1,292 @@
+/**
+ * host/drivers/qemu/: machines as virtual machines under QEMU's `microvm`, with hardware or software emulation. The image's
+ * layers as read-only disks below a private one, the agent's channel as a serial port, a TAP interface on the router.
+ */
+import { randomBytes } from 'node:crypto';
+import { chownSync, closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { MARK_BYTES } from '../../../protocol/channel/frames.ts';
+import { PolydevError } from '../../../protocol/errors.ts';
+import { type ImageId, MachineId } from '../../../protocol/ids.ts';
+import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
+import { Console } from '../../machines/console.ts';
+import type { Attachment, Network } from '../../network/network.ts';
+import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
+import { ExitWatch } from '../../system/exit.ts';
+import { listIfThere, removeTree } from '../../system/files.ts';
+import type { Leases } from '../../system/leases.ts';
+import { endProcess, runs } from '../../system/processes.ts';
+import { listenUnix, type WaitStatus } from '../../system/syscalls.ts';
+import type { Driver, DriverReport, Machine } from '../driver.ts';
+import { claimIds, releaseIds } from '../ids.ts';
+import { type Accelerator, hypervisorArguments, TRANSLATION_MIB } from './args.ts';
+import { GuestChannel } from './channel.ts';
+import { configDrive, guestConfig } from './config.ts';
+import { diskOwner, diskPath, ensureDisk, removeDisk } from './disk.ts';
+import { type Hypervisor, startHypervisor } from './hypervisor.ts';
+import { QemuMachine } from './machine.ts';
+import { probe } from './probe.ts';
+import { readState, type State, writeState } from './state.ts';
+
+/** What the driver needs of the image store. */
+export interface DiskImages {
+  current(): Promise<{ id: ImageId } | undefined>;
+  /** Files of the layers, top first. Throws `image_missing`. */
+  layerFiles(id: string): Promise<string[]>;
+  /** Kernel and initramfs; undefined when they were not made. */
+  vmParts(): Promise<{ kernel: string; initrd: string } | undefined>;
+}
+
+export interface QemuDriverOptions {
+  instance: string;
+  accelerator: Accelerator;
+  /** `<machinesFolder>/<id>` holds what survives a stop: disk, console, state. */
+  machinesFolder: string;
+  runFolder: string;
+  images: DiskImages;
+  network: Network;
+  /** Claims on ranges of host ids, shared by all instances of this host. */
+  idLeases: Leases;
+}
+
+const MIB = 1024 * 1024;
+/** The hypervisor's own memory beside the guest's. */
+const OVERHEAD_MIB = 256;
+const FIRST_INHERITED = 3;
+
+/** Measured on two shared cores: a boot to the agent takes 14 s instead of 1, a step of a login 2 to 8 times as long. */
+const SLOWDOWN: Readonly<Record<Accelerator, number>> = { tcg: 3, kvm: 1 };
+
+interface Place {
+  folder: string;
+  runFolder: string;
+  cgroup: string;
+  agent: string;
+  qmp: string;
+  console: string;
+}
+
+export class QemuDriver implements Driver {
+  readonly name = 'qemu';
+  readonly slowdown: number;
+  readonly #options: QemuDriverOptions;
+  readonly #exits = new ExitWatch();
+  readonly #machines = new Map<MachineId, QemuMachine>();
+
+  constructor(options: QemuDriverOptions) {
+    this.#options = options;
+    this.slowdown = SLOWDOWN[options.accelerator];
+    mkdirSync(join(options.runFolder, 'm'), { recursive: true, mode: 0o711 });
+  }
+
+  probe(signal: AbortSignal): Promise<DriverReport> {
+    const { instance, runFolder, accelerator, idLeases, images } = this.#options;
+    return probe({ instance, runFolder, accelerator, idLeases, parts: () => images.vmParts() }, signal);
+  }
+
+  #place(id: MachineId): Place {
+    const { machinesFolder, instance, runFolder: all } = this.#options;
+    const runFolder = join(all, 'm', id);
+    return {
+      folder: join(machinesFolder, id),
+      runFolder,
+      cgroup: `${cgroupOfInstance(instance)}/${id}`,
+      agent: join(runFolder, 'agent.sock'),
+      qmp: join(runFolder, 'qmp.sock'),
+      console: join(runFolder, 'console'),
+    };
+  }
+
+  async start(spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
+    const running = this.#machines.get(spec.id);
+    if (running?.running === true) return running;
+    const adopted = await this.adopt(spec.id);
+    if (adopted !== undefined) return adopted;
+    await this.reclaim(spec.id, { disk: false });
+
+    const { images, network, idLeases } = this.#options;
+    const image = spec.image ?? (await images.current())?.id;
+    if (image === undefined) throw new PolydevError('image_missing', 'this host has no current image');
+    const place = this.#place(spec.id);
+    const newDisk = diskOwner(place.folder) === undefined;
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => this.reclaim(spec.id, { disk: newDisk }));
+    await mkdir(place.folder, { recursive: true, mode: 0o700 });
+    await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
+    await Console.forget(place.folder);
+    const owner = await claimIds(idLeases, place.folder, diskOwner(place.folder));
+    await ensureDisk(place.folder, spec.kind, owner, signal);
+    const console = await Console.open(place.folder, place.console, owner);
+    undo.defer(() => console.close());
+    const attachment = await network.attachTap(spec.id, spec.realm, signal);
+    const mark = randomBytes(MARK_BYTES).toString('hex');
+    let hypervisor: Hypervisor;
+    try {
+      hypervisor = await this.#launch(spec, image, { place, owner, attachment, mark }, signal);
+    } catch (thrown) {
+      const error = PolydevError.from(thrown, 'machine_start_failed');
+      await console.flush();
+      const lines = (await Console.lastLines(place.folder, 20)).filter((line) => line !== '');
+      const why = error.code === 'machine_start_failed' ? lines.at(-1) : undefined;
+      throw new PolydevError(error.code, why === undefined ? error.message : `${error.message}: ${why}`, {
+        cause: thrown,
+        lines: [...error.lines, ...lines],
+      });
+    } finally {
+      closeSync(attachment.tap);
+    }
+    const stamps: Stamp[] = [{ checkpoint: 'hypervisor', at: new Date().toISOString() }];
+    const state: State = {
+      driver: 'qemu',
+      spec,
+      image,
+      address: attachment.address,
+      owner,
+      mark,
+      ...hypervisor.process,
+      stamps,
+    };
+    await writeState(place.folder, state);
+    undo.move();
+    return this.#present(state, console, hypervisor.exited);
+  }
+
+  async #launch(
+    spec: MachineSpec,
+    image: ImageId,
+    made: { place: Place; owner: number; attachment: Attachment & { tap: number }; mark: string },
+    signal: AbortSignal,
+  ): Promise<Hypervisor> {
+    const { place, owner, attachment, mark } = made;
+    const { images } = this.#options;
+    const parts = await images.vmParts();
+    if (parts === undefined) {
+      throw new PolydevError(
+        'image_missing',
+        'the kernel of virtual machines was not made: build it with --vm',
+      );
+    }
+    const layers = await images.layerFiles(image);
+    const hostname = spec.id.replace('_', '-').slice(0, 12);
+    const config = join(place.runFolder, 'config.tar');
+    const guest = guestConfig(spec, { hostname, attachment, mark, slowdown: this.slowdown });
+    await rm(config, { force: true });
+    await writeFile(config, configDrive(guest, spec, attachment), { mode: 0o400, flag: 'wx' });
+    chownSync(config, owner, owner);
+
+    using undo = new DisposableStack();
+    const inherit: number[] = [];
+    const pass = (descriptor: number, ours = true): number => {
+      if (ours) undo.defer(() => closeSync(descriptor));
+      inherit.push(descriptor);
+      return FIRST_INHERITED + inherit.length - 1;
+    };
+    for (const socket of [place.qmp, place.agent]) rmSync(socket, { force: true });
+    const output = Console.guestEnd(place.console);
+    const files = {
+      kernel: pass(openSync(parts.kernel, 'r')),
+      initrd: pass(openSync(parts.initrd, 'r')),
+      layers: layers.map((file) => pass(openSync(file, 'r'))),
+      disk: pass(openSync(diskPath(place.folder), 'r+')),
+      config: pass(openSync(config, 'r')),
+      console: pass(output),
+      qmp: pass(listenUnix(place.qmp, 4)),
+      agent: pass(listenUnix(place.agent, 4)),
+      tap: pass(attachment.tap, false),
+    };
+    for (const socket of [place.qmp, place.agent]) await chmod(socket, 0o600);
+    const { accelerator } = this.#options;
+    const memoryMiB = spec.limits.memoryMiB + OVERHEAD_MIB + (accelerator === 'tcg' ? TRANSLATION_MIB : 0);
+    return startHypervisor(
+      {
+        argv: hypervisorArguments({
+          accelerator,
+          limits: spec.limits,
+          kind: spec.kind,
+          hostname,
+          mac: attachment.mac,
+          files,
+        }),
+        inherit,
+        output,
+        uid: owner,
+        netns: attachment.namespace,
+        cgroup: place.cgroup,
+        limits: { memoryBytes: memoryMiB * MIB, cpus: spec.limits.cpus, pids: 128 },
+        qmpPath: place.qmp,
+      },
+      signal,
+    );
+  }
+
+  #present(state: State, console: Console, ended: Promise<WaitStatus>): QemuMachine {
+    const { id } = state.spec;
+    const place = this.#place(id);
+    const machine = new QemuMachine({
+      spec: state.spec,
+      image: state.image,
+      address: state.address,
+      stamps: state.stamps,
+      process: { pid: state.pid, startTicks: state.startTicks },
+      ended,
+      console,
+      consoleFolder: place.folder,
+      channel: new GuestChannel(place.agent, state.mark),
+      cgroup: place.cgroup,
+      reclaim: (options) => this.reclaim(id, options),
+    });
+    this.#machines.set(id, machine);
+    return machine;
+  }
+
+  async adopt(id: MachineId): Promise<Machine | undefined> {
+    const known = this.#machines.get(id);
+    if (known?.running === true) return known;
+    const place = this.#place(id);
+    const state = await readState(place.folder);
+    if (state === undefined || !runs(state) || !existsSync(place.console)) return undefined;
+    if (this.#options.network.attached(id) === undefined) return undefined;
+    const console = await Console.open(place.folder, place.console, state.owner);
+    const { pid, startTicks } = state;
+    return this.#present(state, console, this.#exits.watch({ pid, startTicks }));
+  }
+
+  async reclaim(id: MachineId, options: { disk: boolean }): Promise<void> {
+    const { folder, runFolder, cgroup } = this.#place(id);
+    await Promise.all(cgroupProcesses(cgroup).map((found) => endProcess(found, 0)));
+    const state = await readState(folder);
+    if (state !== undefined && runs(state)) await endProcess(state, 0);
+    await removeCgroup(cgroup);
+    await this.#options.network.detach(id);
+    await removeTree(runFolder);
+    await rm(join(folder, 'driver.json'), { force: true });
+    this.#machines.delete(id);
+    if (!options.disk) return;
+    await removeDisk(folder);
+    await releaseIds(this.#options.idLeases, folder);
+  }
+
+  /** Takes back what belongs to no machine of `keep`; see the namespace driver. Disks stay: they are the manager's. */
+  async reclaimOrphans(keep: ReadonlySet<string>): Promise<void> {
+    const { instance, runFolder, idLeases, machinesFolder } = this.#options;
+    const seen = new Set<string>([
+      ...(await listIfThere(join(runFolder, 'm'))),
+      ...cgroupChildren(cgroupOfInstance(instance)),
+    ]);
+    for (const name of seen) {
+      const id = MachineId.safeParse(name);
+      if (id.success && !keep.has(name)) await this.reclaim(id.data, { disk: false });
+    }
+    for (const { number, owner } of await idLeases.list()) {
+      if (owner.startsWith(`${machinesFolder}/`) && !existsSync(owner)) await idLeases.release(number, owner);
+    }
+  }
+
+  /** Ends watching. Machines that run go on running; without any, the instance's cgroups go too. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#exits[Symbol.dispose]();
+    const cgroup = cgroupOfInstance(this.#options.instance);
+    if (cgroupProcesses(cgroup).length === 0) await removeCgroup(cgroup);
+  }
+}

@@ -1,0 +1,82 @@
+/** Starts one QEMU: without root, without capabilities, in an empty network namespace, inside its cgroup, on inherited files. */
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { PolydevError } from '../../../protocol/errors.ts';
+import { type CgroupLimits, joinCgroup, makeCgroup } from '../../system/cgroups.ts';
+import { spawnIn } from '../../system/command.ts';
+import { identify, type ProcessIdentity } from '../../system/processes.ts';
+import type { WaitStatus } from '../../system/syscalls.ts';
+import { Qmp } from './qmp.ts';
+
+export interface HypervisorStart {
+  argv: readonly string[];
+  /** Descriptors for the child from 3 on. */
+  inherit: readonly number[];
+  /** Descriptor for what it says itself. */
+  output: number;
+  uid: number;
+  netns: string;
+  cgroup: string;
+  limits: CgroupLimits;
+  qmpPath: string;
+}
+
+export interface Hypervisor {
+  process: ProcessIdentity;
+  exited: Promise<WaitStatus>;
+}
+
+const unprivileged = (uid: number): string[] => [
+  ...['setpriv', '--reuid', String(uid), '--regid', String(uid), '--clear-groups', '--no-new-privs'],
+  ...['--inh-caps', '-all', '--ambient-caps', '-all', '--bounding-set', '-all', '--'],
+];
+
+/** Spawns it; `exited` never rejects. Throws `machine_start_failed`. */
+export async function spawnHypervisor(start: Omit<HypervisorStart, 'qmpPath'>): Promise<Hypervisor> {
+  const { argv, inherit, output, uid, netns, cgroup, limits } = start;
+  makeCgroup(cgroup, limits);
+  const child = spawnIn(netns, [...unprivileged(uid), ...argv], {
+    stdio: ['ignore', output, output, ...inherit],
+    cwd: '/',
+    detached: true, // a machine outlives the host service
+  });
+  const exited = new Promise<WaitStatus>((resolve) => {
+    child.once('error', () => resolve({ code: null, signal: null }));
+    child.once('exit', (code, signal) => resolve({ code, signal }));
+  });
+  if (child.pid === undefined) {
+    const [error] = (await once(child, 'error').catch((thrown: unknown) => [thrown])) as [unknown];
+    throw new PolydevError('machine_start_failed', `hypervisor: ${String(error)}`, { cause: error });
+  }
+  const { pid } = child;
+  child.unref();
+  // It may have ended already, which `exited` tells.
+  const process = identify(pid) ?? { pid, startTicks: -1 };
+  try {
+    joinCgroup(cgroup, pid);
+  } catch (error) {
+    if (identify(pid) !== undefined) throw error;
+  }
+  return { process, exited };
+}
+
+/** Spawns it and waits until its guest runs. Throws `machine_start_failed`. */
+export async function startHypervisor(start: HypervisorStart, signal: AbortSignal): Promise<Hypervisor> {
+  const hypervisor = await spawnHypervisor(start);
+  const ended = hypervisor.exited.then(({ code, signal: by }) => {
+    throw new PolydevError('machine_start_failed', `hypervisor: ended with ${by ?? `code ${code}`}`);
+  });
+  ended.catch(() => undefined);
+  const asked = (async () => {
+    for (;;) {
+      signal.throwIfAborted();
+      using qmp = await Qmp.connect(start.qmpPath, 20_000);
+      const status = (await qmp.execute('query-status')) as { status?: unknown };
+      if (status.status === 'running') return;
+      await sleep(50);
+    }
+  })();
+  asked.catch(() => undefined);
+  await Promise.race([asked, ended]);
+  return hypervisor;
+}

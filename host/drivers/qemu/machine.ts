@@ -1,0 +1,101 @@
+/** A running machine of the qemu driver. */
+import type { Duplex } from 'node:stream';
+import { PolydevError } from '../../../protocol/errors.ts';
+import type { ImageId, MachineId } from '../../../protocol/ids.ts';
+import {
+  AGENT_PORT,
+  type ExitReport,
+  type MachineSpec,
+  POWER_PORT,
+  type Stamp,
+} from '../../../protocol/machine.ts';
+import { type Console, readConsole } from '../../machines/console.ts';
+import { oomKilled } from '../../system/cgroups.ts';
+import { type ProcessIdentity, runs, waitGone } from '../../system/processes.ts';
+import type { WaitStatus } from '../../system/syscalls.ts';
+import type { Machine } from '../driver.ts';
+import type { GuestChannel } from './channel.ts';
+
+export interface QemuMachineParts {
+  spec: MachineSpec;
+  image: ImageId;
+  address: string;
+  stamps: Stamp[];
+  process: ProcessIdentity;
+  ended: Promise<WaitStatus>;
+  console: Console;
+  consoleFolder: string;
+  channel: GuestChannel;
+  cgroup: string;
+  reclaim: (options: { disk: boolean }) => Promise<void>;
+}
+
+/** What a guest gets to end by itself, its disk written. */
+const STOP_GRACE_MS = 15_000;
+
+export class QemuMachine implements Machine {
+  readonly id: MachineId;
+  readonly spec: MachineSpec;
+  readonly image: ImageId;
+  readonly address: string;
+  readonly stamps: readonly Stamp[];
+  readonly exited: Promise<ExitReport>;
+  readonly #parts: QemuMachineParts;
+
+  constructor(parts: QemuMachineParts) {
+    this.#parts = parts;
+    this.id = parts.spec.id;
+    this.spec = parts.spec;
+    this.image = parts.image;
+    this.address = parts.address;
+    this.stamps = parts.stamps;
+    this.exited = parts.ended.then((status) => {
+      parts.channel[Symbol.dispose]();
+      return { at: new Date().toISOString(), ...status, oomKilled: oomKilled(parts.cgroup) };
+    });
+  }
+
+  get running(): boolean {
+    return runs(this.#parts.process);
+  }
+
+  async dial(port: number, signal: AbortSignal): Promise<Duplex> {
+    if (port !== AGENT_PORT) {
+      throw new PolydevError(
+        'machine_unreachable',
+        `this driver has a channel to port ${AGENT_PORT} only, not ${port}`,
+      );
+    }
+    return this.#parts.channel.dial(port, signal);
+  }
+
+  async console(): Promise<string> {
+    await this.#parts.console.flush();
+    return readConsole(this.#parts.consoleFolder);
+  }
+
+  /** Asks the guest to end; one that does not react is ended. */
+  async stop(_signal: AbortSignal): Promise<ExitReport> {
+    try {
+      const stream = await this.#parts.channel.dial(POWER_PORT, AbortSignal.timeout(STOP_GRACE_MS));
+      stream.resume();
+      await waitGone(this.#parts.process, STOP_GRACE_MS);
+    } catch {
+      // Ended already, or it does not listen: reclaiming ends it.
+    }
+    return this.#end({ disk: false });
+  }
+
+  async #end(options: { disk: boolean }): Promise<ExitReport> {
+    // Reclaiming removes the cgroup that says whether memory ran out: ask before.
+    const last = this.running ? undefined : await this.exited;
+    this.#parts.channel[Symbol.dispose]();
+    await this.#parts.reclaim(options);
+    await this.#parts.console.close();
+    return last ?? (await this.exited);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#end({ disk: true });
+  }
+}

@@ -1,0 +1,110 @@
+/** Tries the smallest guest: kernel and first program load the drivers, say so on the console, and end. */
+import { closeSync, openSync } from 'node:fs';
+import { mkdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { namespacePath, namespacePrefix } from '../../network/addresses.ts';
+import { removeNamespace } from '../../network/router.ts';
+import { cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
+import { run } from '../../system/command.ts';
+import { removeTree } from '../../system/files.ts';
+import type { Leases } from '../../system/leases.ts';
+import { endProcess } from '../../system/processes.ts';
+import type { DriverReport } from '../driver.ts';
+import { claimIds, releaseIds } from '../ids.ts';
+import { type Accelerator, baseArguments, kernelArguments, TRANSLATION_MIB } from './args.ts';
+import { spawnHypervisor } from './hypervisor.ts';
+
+/** Software emulation on a busy host needs several seconds where hardware needs a part of one. */
+const DEADLINE_MS: Readonly<Record<Accelerator, number>> = { tcg: 30_000, kvm: 5000 };
+const MEMORY_MIB = 128;
+const MIB = 1024 * 1024;
+
+export interface ProbeParts {
+  instance: string;
+  runFolder: string;
+  accelerator: Accelerator;
+  idLeases: Leases;
+  /** Paths of kernel and initramfs; undefined when they were not made. */
+  parts: () => Promise<{ kernel: string; initrd: string } | undefined>;
+}
+
+/** Never throws: what fails is the report. */
+export async function probe(options: ProbeParts, signal: AbortSignal): Promise<DriverReport> {
+  const begin = performance.now();
+  const problems: string[] = [];
+  let step = 'preparation';
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS[options.accelerator])]);
+  try {
+    await trial(options, limit, (name) => {
+      step = name;
+    });
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    problems.push(`qemu: ${step}: ${limit.aborted ? 'not done in time' : why}`);
+  }
+  return { driver: 'qemu', ok: problems.length === 0, problems, ms: Math.round(performance.now() - begin) };
+}
+
+async function trial(
+  { instance, runFolder, accelerator, idLeases, parts }: ProbeParts,
+  signal: AbortSignal,
+  at: (step: string) => void,
+): Promise<void> {
+  const folder = join(runFolder, 'probe');
+  const cgroup = `${cgroupOfInstance(instance)}/probe`;
+  const netns = `${namespacePrefix(instance)}probe`;
+  const clear = async (): Promise<void> => {
+    await Promise.all(cgroupProcesses(cgroup).map((found) => endProcess(found, 0)));
+    await removeCgroup(cgroup);
+    await removeNamespace(netns);
+    await removeTree(folder);
+  };
+  await clear();
+  await using undo = new AsyncDisposableStack();
+  undo.defer(clear);
+  at('kernel and initramfs');
+  const found = await parts();
+  if (found === undefined) throw new Error('they are not there: ./polydev image build --vm makes them');
+  await mkdir(folder, { recursive: true, mode: 0o711 });
+  at('ids');
+  const uid = await claimIds(idLeases, folder, undefined);
+  undo.defer(() => releaseIds(idLeases, folder));
+  at('network namespace');
+  await run(['ip', 'netns', 'add', netns], { signal });
+
+  const opened: number[] = [];
+  undo.defer(() => opened.forEach(closeSync));
+  const open = (path: string, flags: string): number => {
+    const fd = openSync(path, flags, 0o600);
+    opened.push(fd);
+    return fd;
+  };
+  const log = join(folder, 'log');
+  const inherit = [open(found.kernel, 'r'), open(found.initrd, 'r')];
+  at('hypervisor');
+  const hypervisor = await spawnHypervisor({
+    argv: [
+      ...baseArguments(accelerator, 1, MEMORY_MIB),
+      ...['-kernel', '/dev/fd/3', '-initrd', '/dev/fd/4'],
+      ...['-append', kernelArguments(accelerator, ['polydev.probe'])],
+      ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
+    ],
+    inherit,
+    output: open(log, 'a'),
+    uid,
+    netns: namespacePath(netns),
+    cgroup,
+    limits: { memoryBytes: (MEMORY_MIB + TRANSLATION_MIB + 128) * MIB, cpus: 1, pids: 64 },
+  });
+  at('smallest guest');
+  await Promise.race([
+    hypervisor.exited,
+    new Promise((resolve) => {
+      signal.addEventListener('abort', resolve, { once: true });
+    }),
+  ]);
+  const said = await readFile(log, 'utf8');
+  if (said.includes('polydev-init: probe passed')) return;
+  signal.throwIfAborted();
+  throw new Error(`it ended after: ${said.trim().split('\n').at(-1) ?? 'nothing'}`);
+}

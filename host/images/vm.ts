@@ -1,0 +1,216 @@
+/**
+ * The `vm` parts of a host: kernel and initramfs for machines that are virtual machines. They are made on demand, beside
+ * the image and not part of it: a host that runs namespaces only never fetches them.
+ *
+ *   vm/<id>/kernel, initrd, vm.json    finished parts; `vm.json` is written last
+ */
+import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { z } from 'zod';
+import { DEFAULT_SUITE, EPOCH } from '../../images/recipe.ts';
+import { VM_COMMANDS, VM_MODULES, VM_PACKAGES } from '../../images/vm.ts';
+import { PolydevError } from '../../protocol/errors.ts';
+import type { BaseSettings } from './base.ts';
+import { type CpioEntry, cpio, cpioFile, cpioFolder, cpioLink } from './cpio.ts';
+import { layerId, sha256 } from './identity.ts';
+import { removeTree } from './layer.ts';
+import { takeLock } from './lock.ts';
+import { cacheFiles, LayerId, readRecord } from './manifest.ts';
+import { run } from './run.ts';
+import { imageSources } from './sources.ts';
+
+const VmRecord = z.object({
+  id: LayerId,
+  /** Release of the kernel, as `uname -r` says it. */
+  release: z.string(),
+  created: z.iso.datetime(),
+});
+
+export interface VmParts {
+  readonly id: string;
+  readonly release: string;
+  /** Absolute paths. */
+  readonly kernel: string;
+  readonly initrd: string;
+}
+
+export interface VmBuildOptions extends BaseSettings {
+  readonly cacheDir: string;
+  readonly checkout: string;
+  readonly signal: AbortSignal;
+  readonly log?: (line: string) => void;
+  readonly progress?: (message: string) => void;
+}
+
+const initScript = (checkout: string): Promise<Buffer> => readFile(path.join(checkout, 'images/vm/init'));
+
+async function vmId(checkout: string, suite: string): Promise<string> {
+  const init = sha256(await initScript(checkout));
+  return layerId('vm', { suite, packages: VM_PACKAGES, modules: VM_MODULES, commands: VM_COMMANDS, init });
+}
+
+const vmFolder = (cacheDir: string, id: string): string => path.join(cacheDir, 'vm', id);
+
+async function readParts(cacheDir: string, id: string): Promise<VmParts | undefined> {
+  const folder = vmFolder(cacheDir, id);
+  const record = await readRecord(path.join(folder, 'vm.json'), VmRecord);
+  if (record === undefined) return undefined;
+  const { release } = record;
+  return { id, release, kernel: path.join(folder, 'kernel'), initrd: path.join(folder, 'initrd') };
+}
+
+/** The parts that fit this checkout, if they were made; builds nothing. */
+export async function findVmParts(
+  options: Pick<VmBuildOptions, 'cacheDir' | 'checkout' | 'suite'>,
+): Promise<VmParts | undefined> {
+  return readParts(options.cacheDir, await vmId(options.checkout, options.suite ?? DEFAULT_SUITE));
+}
+
+/**
+ * Makes the parts unless they are there: fetches Debian's cloud kernel and BusyBox (about 30 MB) and packs the
+ * initramfs. Throws `image_build_failed`, `configuration_invalid`, `driver_unusable`.
+ */
+export async function ensureVmParts(options: VmBuildOptions): Promise<VmParts> {
+  const { cacheDir, checkout, signal, mirror, log = () => undefined, progress = () => undefined } = options;
+  if (process.arch !== 'x64') {
+    throw new PolydevError('driver_unusable', `virtual machines are made for x64 only, not ${process.arch}`);
+  }
+  const suite = options.suite ?? DEFAULT_SUITE;
+  const id = await vmId(checkout, suite);
+  const found = await readParts(cacheDir, id);
+  if (found !== undefined) return found;
+
+  const files = cacheFiles(cacheDir);
+  await mkdir(files.tmpDir, { recursive: true, mode: 0o755 });
+  await using _lock = await takeLock(files.lock, { signal });
+  const madeMeanwhile = await readParts(cacheDir, id);
+  if (madeMeanwhile !== undefined) return madeMeanwhile;
+  const scratch = path.join(files.tmpDir, `vm-${id}`);
+  await removeTree(scratch);
+  await mkdir(scratch, { recursive: true, mode: 0o755 });
+  try {
+    progress('fetching the kernel');
+    const root = await unpackPackages({ scratch, suite, mirror, signal, log });
+    progress('packing the initramfs');
+    const release = await kernelRelease(root);
+    const finished = path.join(scratch, 'finished');
+    await mkdir(finished, { mode: 0o755 });
+    await rename(path.join(root, 'boot', `vmlinuz-${release}`), path.join(finished, 'kernel'));
+    await writeFile(path.join(finished, 'initrd'), cpio(await initramfs(root, release, checkout)));
+    const record: z.infer<typeof VmRecord> = { id, release, created: new Date().toISOString() };
+    await writeFile(path.join(finished, 'vm.json'), `${JSON.stringify(record, null, 2)}\n`, { flush: true });
+    await mkdir(path.dirname(vmFolder(cacheDir, id)), { recursive: true, mode: 0o755 });
+    await rename(finished, vmFolder(cacheDir, id));
+  } finally {
+    await removeTree(scratch);
+  }
+  const made = await readParts(cacheDir, id);
+  if (made === undefined) throw new PolydevError('image_build_failed', 'the vm parts were not written');
+  return made;
+}
+
+/** Unpacks the packages, without installing them, from the same sources as the image. */
+async function unpackPackages(options: {
+  scratch: string;
+  suite: string;
+  mirror: string | undefined;
+  signal: AbortSignal;
+  log: (line: string) => void;
+}): Promise<string> {
+  const { scratch, suite, mirror, signal, log } = options;
+  const root = path.join(scratch, 'root');
+  const sources = path.join(scratch, 'sources.list');
+  const lines = await imageSources({ suite, mirror });
+  await writeFile(sources, `${lines.join('\n')}\n`, { mode: 0o600 });
+  await run(
+    [
+      'mmdebstrap',
+      '--mode=root',
+      '--format=directory',
+      '--variant=extract',
+      '--architectures=amd64',
+      '--aptopt=Apt::Install-Recommends "false"',
+      '--aptopt=Acquire::Retries "3"',
+      `--include=${Object.values(VM_PACKAGES).join(',')}`,
+      suite,
+      root,
+      sources,
+    ],
+    {
+      what: 'fetching the kernel',
+      deadline: 900_000,
+      signal,
+      env: { ...process.env, SOURCE_DATE_EPOCH: String(EPOCH), LC_ALL: 'C.UTF-8', TMPDIR: '/tmp' },
+      onLine: log,
+    },
+  );
+  return root;
+}
+
+async function kernelRelease(root: string): Promise<string> {
+  const names = await readdir(path.join(root, 'boot'));
+  const releases = names.flatMap((name) => /^vmlinuz-(.+)$/.exec(name)?.[1] ?? []);
+  const [release] = releases;
+  if (release === undefined || releases.length > 1) {
+    throw new PolydevError(
+      'image_build_failed',
+      `expected one kernel, found: ${releases.join(' ') || 'none'}`,
+    );
+  }
+  return release;
+}
+
+/** Names of modules are written with `-` or `_`, which mean the same. */
+const plainName = (name: string): string => name.replaceAll('-', '_');
+
+/** What a module needs: the `depends=` entry of its .modinfo section. */
+export function moduleNeeds(content: Buffer): string[] {
+  const at = content.indexOf('\0depends=');
+  if (at === -1) return [];
+  const from = at + '\0depends='.length;
+  return content
+    .subarray(from, content.indexOf(0, from))
+    .toString('latin1')
+    .split(',')
+    .filter((name) => name !== '');
+}
+
+/** The wanted modules and all they need, in an order in which each can be loaded. */
+async function loadModules(tree: string): Promise<{ name: string; content: Buffer }[]> {
+  const files = new Map<string, string>();
+  for (const file of await readdir(tree, { recursive: true })) {
+    const name = /([^/]+)\.ko$/.exec(file)?.[1];
+    if (name !== undefined) files.set(plainName(name), path.join(tree, file));
+  }
+  const loaded = new Map<string, Buffer>();
+  const load = async (wanted: string, path_: readonly string[]): Promise<void> => {
+    const name = plainName(wanted);
+    if (loaded.has(name) || path_.includes(name)) return;
+    const file = files.get(name);
+    if (file === undefined) {
+      throw new PolydevError(
+        'image_build_failed',
+        `the kernel has no module ${[...path_, name].join(' > ')}`,
+      );
+    }
+    const content = await readFile(file);
+    for (const needed of moduleNeeds(content)) await load(needed, [...path_, name]);
+    loaded.set(name, content);
+  };
+  for (const name of VM_MODULES) await load(name, []);
+  return Array.from(loaded, ([name, content]) => ({ name, content }));
+}
+
+async function initramfs(root: string, release: string, checkout: string): Promise<CpioEntry[]> {
+  // Debian 12 keeps modules below /lib; a merged /usr makes that the same place.
+  const modules = await loadModules(path.join(root, 'lib/modules', release, 'kernel'));
+  const folders = ['bin', 'modules', 'proc', 'sys', 'dev', 'run', 'disk', 'layers', 'root'];
+  return [
+    ...folders.map(cpioFolder),
+    cpioFile('bin/busybox', await readFile(path.join(root, 'bin/busybox')), 0o755),
+    ...VM_COMMANDS.map((command) => cpioLink(`bin/${command}`, 'busybox')),
+    cpioFile('modules/order', Buffer.from(`${modules.map(({ name }) => name).join('\n')}\n`)),
+    ...modules.map(({ name, content }) => cpioFile(`modules/${name}.ko`, content)),
+    cpioFile('init', await initScript(checkout), 0o755),
+  ];
+}

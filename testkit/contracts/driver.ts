@@ -1,0 +1,215 @@
+/**
+ * contracts/: suites that every implementation of a contract passes. This one is for drivers: the genuine host service in a
+ * process of its own, the genuine image, the genuine agent. A machine is started twice, however many rows there are.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type AgentClient, createAgentClient } from '../../controller/hosts/agent-client.ts';
+import { createHostClient, type HostClient } from '../../controller/hosts/host-client.ts';
+import type { HostConfig } from '../../host/config.ts';
+import { audit } from '../../host/leaks.ts';
+import { cgroupOfInstance, cgroupProcesses } from '../../host/system/cgroups.ts';
+import { newMachineId } from '../../protocol/ids.ts';
+import type { MachineSpec } from '../../protocol/machine.ts';
+
+export interface DriverContract {
+  /** Named in the title of the suite. */
+  name: HostConfig['driver'];
+  /** What this computer lacks for it; undefined: nothing. */
+  missing: string | undefined;
+  /** Folders and settings of an instance of its own. */
+  bench: () => Disposable & { config: HostConfig };
+  checkout: string;
+  /** Milliseconds that a machine may take until its agent is ready. */
+  bootMs: number;
+}
+
+export function driverContract(contract: DriverContract): void {
+  const { name, missing, bootMs } = contract;
+  const title = `${name} driver: contract (needs ${missing ?? 'nothing more'})`;
+
+  describe.skipIf(missing !== undefined)(title, { timeout: bootMs + 60_000 }, () => {
+    const token = randomBytes(16).toString('hex');
+    const spec: MachineSpec = {
+      id: newMachineId(),
+      kind: 'cli',
+      realm: 'test',
+      limits: { cpus: 2, memoryMiB: 1024, pids: 512 },
+      display: { width: 1280, height: 800 },
+      agentTokenHash: createHash('sha256').update(token).digest('hex'),
+    };
+    let bench: ReturnType<DriverContract['bench']>;
+    let child: ChildProcess | undefined;
+    let host: HostClient;
+    let agent: AgentClient;
+
+    const serve = async (): Promise<void> => {
+      const script = join(contract.checkout, 'host/testing/serve.ts');
+      const argv = [script, JSON.stringify({ ...bench.config, driver: name })];
+      child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
+      if (child.stdout === null) throw new Error('no output');
+      await once(child.stdout, 'data', { signal: AbortSignal.timeout(60_000) });
+    };
+    const end = async (signal: NodeJS.Signals): Promise<void> => {
+      if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+      const gone = once(child, 'exit');
+      child.kill(signal);
+      await gone;
+    };
+    const ready = async (): Promise<void> => {
+      const signal = AbortSignal.timeout(bootMs);
+      for (;;) {
+        const health = await agent.health(signal).catch(() => undefined);
+        if (health?.ready === true) return;
+        if (health?.failure != null) throw new Error(health.failure.message);
+        if (signal.aborted) throw new Error(`not ready; console:\n${await host.console(spec.id)}`);
+        expect((await host.get(spec.id))?.state).toBe('running');
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    };
+    /** Runs a command as the person; everything it printed. */
+    const exec = async (...argv: string[]): Promise<{ text: string; code: number | null }> => {
+      let text = '';
+      for await (const event of agent.exec({ argv, timeoutMs: 60_000 }, AbortSignal.timeout(90_000))) {
+        if (event.type === 'exit') return { text, code: event.code };
+        text += event.text;
+      }
+      throw new Error('the command has no end');
+    };
+    const ofMachine = async () =>
+      (await audit(bench.config)).filter(({ name: left }) =>
+        [spec.id, spec.id.slice(2, 12)].some((part) => left.includes(part)),
+      );
+
+    beforeAll(async () => {
+      bench = contract.bench();
+      await serve();
+      host = createHostClient(bench.config.socketPath);
+      agent = createAgentClient(host, spec.id, token);
+    });
+    afterAll(async () => {
+      await end('SIGTERM');
+      const left = await audit(bench.config);
+      bench[Symbol.dispose]();
+      expect(left).toEqual([]);
+    });
+
+    it('runs the smallest guest here', async () => {
+      expect(await host.health()).toMatchObject({ driver: name, problems: [], ok: true });
+    });
+
+    it('names what is wrong with a specification, and keeps nothing of it', async () => {
+      await expect(host.put({ ...spec, image: '0'.repeat(16) as never })).rejects.toMatchObject({
+        code: 'image_missing',
+      });
+      await expect(host.put({ ...spec, limits: { ...spec.limits, cpus: 0 } })).rejects.toMatchObject({
+        code: 'bad_request',
+      });
+      expect(await host.list()).toEqual([]);
+      expect(await ofMachine()).toEqual([]);
+    });
+
+    it('starts a machine to a healthy agent that has its configuration', async () => {
+      const [first, second] = await Promise.all([host.put(spec), host.put(spec)]);
+      expect(second).toEqual(first);
+      expect(first).toMatchObject({ state: 'running', driver: name, realm: 'test' });
+      await ready();
+      expect(await agent.health()).toMatchObject({ machineId: spec.id, kind: 'cli' });
+      await expect(host.put({ ...spec, realm: 'internet' })).rejects.toMatchObject({ code: 'conflict' });
+      const { text } = await exec('sh', '-c', 'hostname; cat /run/polydev/config.json; id -u');
+      expect(text).toContain(spec.id.replace('_', '-').slice(0, 12));
+      expect(text).toContain('Permission denied'); // the person must not read it
+      expect(text).toContain('1000');
+    });
+
+    it('refuses a wrong token and a port nobody serves', async () => {
+      const stranger = createAgentClient(host, spec.id, 'no');
+      await expect(stranger.health()).rejects.toMatchObject({ code: 'agent_unauthorized' });
+      await expect(host.dial(spec.id, AbortSignal.timeout(10_000), 22)).rejects.toMatchObject({
+        code: 'machine_unreachable',
+      });
+    });
+
+    it('carries much on several streams at once, and small calls beside it', async () => {
+      const script = 'process.stdout.write("x".repeat(400000)); process.stdout.write("end")';
+      const results = await Promise.all([
+        ...Array.from({ length: 4 }, () => exec('node', '-e', script)),
+        ...Array.from({ length: 20 }, () => agent.health()),
+      ]);
+      const texts = results.slice(0, 4) as { text: string }[];
+      for (const { text } of texts) expect([text.length, text.slice(-3)]).toEqual([400_003, 'end']);
+    });
+
+    it('keeps the console from the start', async () => {
+      const text = await host.console(spec.id);
+      expect(text).toContain('listening after');
+      expect(text.indexOf('polydev-init: modules loaded')).toBeLessThan(text.indexOf('listening after'));
+    });
+
+    it('shows the machine the world of its realm and nothing else', async () => {
+      const script = `
+        const { connect } = require('node:net');
+        const attempt = (host, port) => new Promise((resolve) => {
+          const socket = connect({ host, port, timeout: 4000 });
+          const done = (word) => { socket.destroy(); resolve(host + ' ' + word); };
+          socket.once('connect', () => done('open')).once('error', () => done('closed')).once('timeout', () => done('closed'));
+        });
+        Promise.all([['auth.openai.com', 443], ['192.0.2.1', 443], [process.argv[1], 22], ['example.com', 443]]
+          .map(([host, port]) => attempt(host, port))).then((all) => console.log(all.join('\\n')));`;
+      const gateway = (await host.get(spec.id))?.address?.replace(/\.\d+$/, '.1') ?? '';
+      const { text } = await exec('node', '-e', script, gateway);
+      expect(text.trim().split('\n')).toEqual([
+        'auth.openai.com open',
+        '192.0.2.1 closed',
+        `${gateway} closed`,
+        'example.com closed',
+      ]);
+    });
+
+    it('goes on with its machine after the host service was killed', async () => {
+      const before = await host.get(spec.id);
+      await end('SIGKILL');
+      await serve();
+      expect(await host.get(spec.id)).toEqual(before);
+      await ready();
+      expect((await exec('sh', '-c', 'echo mark > ~/mark && echo written')).text).toBe('written\n');
+      expect(await host.console(spec.id)).toContain('listening after');
+    });
+
+    it('stops a machine in order and starts it again on its disk', async () => {
+      expect(await host.stop(spec.id)).toMatchObject({ state: 'stopped' });
+      expect((await ofMachine()).filter(({ kind }) => kind !== 'lease')).toEqual([]);
+      expect(await host.put(spec)).toMatchObject({ state: 'running' });
+      await ready();
+      expect((await exec('sh', '-c', 'cat ~/mark')).text).toBe('mark\n');
+    });
+
+    it('notices when a machine is killed', async () => {
+      const waiting = host.exit(spec.id, 20);
+      const inside = cgroupProcesses(`${cgroupOfInstance(bench.config.instance)}/${spec.id}`);
+      const first = inside.reduce((a, b) => (Number(started(b.pid)) <= Number(started(a.pid)) ? b : a));
+      process.kill(first.pid, 'SIGKILL');
+      expect(await waiting).toMatchObject({ signal: 'SIGKILL' });
+      expect(await host.get(spec.id)).toMatchObject({ state: 'exited' });
+    });
+
+    it('destroys it without a trace but the evidence', async () => {
+      await host.destroy(spec.id);
+      await host.destroy(spec.id);
+      expect(await host.list()).toEqual([]);
+      expect(await ofMachine()).toEqual([]);
+      const names = (await host.evidence(spec.id)).map((file) => file.name).sort();
+      expect(names).toEqual(expect.arrayContaining(['console.log', 'machine.json']));
+    });
+  });
+}
+
+/** When a process started, in clock ticks after boot. */
+function started(pid: number): string {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '0';
+}
