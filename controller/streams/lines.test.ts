@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { PolydevError } from '../../protocol/errors.ts';
+import { UserId } from '../../protocol/ids.ts';
 import { bearer, createTestApi, type TestApi } from '../../testkit/fakes/api.ts';
 
 let api: TestApi;
@@ -204,5 +205,13 @@ describe('a prompt', () => {
     expect(await code({ prompt: 'x', userId: 'operator' }, api.keys.ann)).toBe('forbidden');
     expect(await code({ prompt: '' })).toBe('bad_request');
     expect(api.services.execs).toEqual([]);
+  });
+
+  it('wakes a machine that will get the credential when nobody holds it', async () => {
+    const asleep = api.services.addMachine({ userId: UserId.parse('ann'), state: 'stopped' });
+    api.services.addCredential({ userId: UserId.parse('ann'), holderMachineId: null });
+    await read(await prompt({ prompt: 'x' }, bearer(api.keys.ann)));
+    expect(api.services.execs.at(-1)?.id).toBe(asleep.id);
+    expect(api.services.machineMap.get(asleep.id)?.state).toBe('ready');
   });
 });

@@ -94,14 +94,22 @@ export function addCliRoutes(app: Api, context: RouteContext): void {
     },
   );
 
-  /** The person's CLI machine that holds a credential of this provider. */
+  /** The person's CLI machine that holds a credential of this provider, or will when it is started. */
   async function holderOf(userId: UserId, provider: ProviderId, realm: Realm): Promise<Machine> {
-    const mine = await credentials.list({ userId });
+    const mine = (await credentials.list({ userId })).filter(
+      (credential) => credential.provider === provider && credential.realm === realm,
+    );
     for (const credential of mine) {
-      if (credential.provider !== provider || credential.realm !== realm) continue;
       if (credential.holderMachineId === null) continue;
       const machine = await machines.get(credential.holderMachineId);
       if (machine?.state === 'ready' || machine?.state === 'stopped') return machine;
+    }
+    if (mine.some((credential) => credential.holderMachineId === null)) {
+      // What nobody holds is installed when the machine starts.
+      const asleep = (await machines.list({ userId })).find(
+        (machine) => machine.kind === 'cli' && machine.realm === realm && machine.state === 'stopped',
+      );
+      if (asleep !== undefined) return asleep;
     }
     throw new PolydevError('credential_missing', `no CLI machine is connected to ${provider}`);
   }
