@@ -29,6 +29,17 @@ const RACER = `
   process.stdin.resume();
 `;
 
+it.each([['no lock'], ['the lock of a dead process']])('is never given twice, with %s', async (before) => {
+  const settings = readSettings({ data: folder });
+  if (before !== 'no lock')
+    writeFileSync(settingsPaths(settings).lock, JSON.stringify({ pid: 1, startTicks: 'never' }));
+  // In one process their steps interleave for certain: all of them look before any of them writes.
+  const tries = await Promise.allSettled(Array.from({ length: 5 }, () => takeLock(settings)));
+  expect(tries.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+  for (const each of tries)
+    if (each.status === 'rejected') expect(each.reason).toMatchObject({ code: 'already_running' });
+});
+
 it.each([['no lock'], ['the lock of a dead process']])(
   'is given to one of many that try at the same moment, with %s',
   async (before) => {
