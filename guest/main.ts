@@ -36,7 +36,14 @@ async function main(): Promise<void> {
   if (config.ca !== undefined) processes.surroundings.caBundle = CA_BUNDLE;
   const desktop =
     config.kind === 'browser'
-      ? new Desktop({ processes, log, checklist, display: config.display, directory })
+      ? new Desktop({
+          processes,
+          log,
+          checklist,
+          display: config.display,
+          directory,
+          slowdown: config.slowdown,
+        })
       : undefined;
   const terminals = new Terminals(processes, log);
   const logins = new Logins(path.join(directory, 'login'), {

@@ -78,8 +78,8 @@ const request = (context: Context, row: SessionRow, kind: MachineKind): Promise<
   });
 
 /** How many times the usual deadlines are for work inside this machine. */
-const slowdownOf = async (context: Context, id: MachineId, signal: AbortSignal): Promise<number> =>
-  (await context.host.get(id, signal))?.slowdown ?? 1;
+const slowdownOf = (context: Context, id: MachineId, signal: AbortSignal): Promise<number> =>
+  withRetries(signal, async () => (await context.host.get(id, signal))?.slowdown ?? 1);
 
 /** Requests and boots the browser machine. */
 export const prepareBrowserMachine: LoginStep = async (context, id) => {

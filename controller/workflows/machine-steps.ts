@@ -136,10 +136,12 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
   if (state !== 'booting') {
     throw new PolydevError('illegal_transition', `machine ${id} is ${state} and cannot boot`);
   }
+  // A host that is away for a moment is no reason to give the boot up.
+  const known = await context.host.get(id, signal).catch(() => undefined);
   await followBoot({
     host: context.host,
     agent: agentOf(context, id),
-    deadlineMs: context.settings.bootDeadlineMs * ((await context.host.get(id, signal))?.slowdown ?? 1),
+    deadlineMs: context.settings.bootDeadlineMs * (known?.slowdown ?? 1),
     before: (await readMachine(context, id)).stamps,
     onStamp: (stamp) => recordStamp(context.db, id, stamp),
     signal,

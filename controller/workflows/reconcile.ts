@@ -37,7 +37,7 @@ export async function reconcileSessions(
 }
 
 /** A start of this age, or an end, is not under way any more: its deadlines are over. */
-const STALE_MS = 240_000;
+const STALE_MS = 300_000;
 
 /** Once: the machines of the host against the rows. Every finding is corrected or named on the machine. */
 export async function reconcileMachines(context: Context): Promise<void> {

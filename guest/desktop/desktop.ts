@@ -33,10 +33,13 @@ export interface DesktopOptions {
   readonly display: Display;
   /** The agent's own directory; the desktop makes its files below it. */
   readonly directory: string;
+  /** How many times longer than usual programs may take; absent: 1. */
+  readonly slowdown?: number | undefined;
 }
 
 export class Desktop {
   readonly #options: DesktopOptions;
+  readonly #slowdown: number;
   readonly #rfbSocket: string;
   readonly #startPage: string;
   readonly #stopped = new AbortController();
@@ -47,6 +50,7 @@ export class Desktop {
 
   constructor(options: DesktopOptions) {
     this.#options = options;
+    this.#slowdown = options.slowdown ?? 1;
     this.#rfbSocket = path.join(options.directory, 'desktop', 'vnc.sock');
     this.#startPage = path.join(options.directory, 'start.html');
     this.#painted.promise.catch(() => undefined);
@@ -78,7 +82,7 @@ export class Desktop {
     this.#page = url;
     await this.#painted.promise;
     const child = handOver(processes, log, display, url);
-    const timer = setTimeout(() => void child.stop(), OPEN_DEADLINE_MS);
+    const timer = setTimeout(() => void child.stop(), OPEN_DEADLINE_MS * this.#slowdown);
     const { code, signal } = await child.exited;
     clearTimeout(timer);
     if (code === 0) return;
@@ -149,7 +153,7 @@ export class Desktop {
   async #ensureServer(): Promise<XServer> {
     const { processes, log, display, checklist } = this.#options;
     if (this.#server !== undefined && !this.#server.child.ended) return this.#server;
-    const server = await startXvnc(processes, log, display, this.#rfbSocket, X_DEADLINE_MS);
+    const server = await startXvnc(processes, log, display, this.#rfbSocket, X_DEADLINE_MS * this.#slowdown);
     this.#server = server;
     processes.surroundings.display = server.display;
     checklist.stamp('desktop');
@@ -173,7 +177,8 @@ export class Desktop {
     void browser.exited.then(() => over.abort());
     if (first) {
       const area = { x: Math.floor(display.width / 2) - 32, y: display.height - 80, width: 64, height: 16 };
-      const deadline = AbortSignal.timeout(PAINT_DEADLINE_MS);
+      const paintMs = PAINT_DEADLINE_MS * this.#slowdown;
+      const deadline = AbortSignal.timeout(paintMs);
       const signal = AbortSignal.any([over.signal, this.#stopped.signal, deadline]);
       waitForPixels(this.#rfbSocket, area, isPageColour, signal).then(
         () => {
@@ -185,7 +190,7 @@ export class Desktop {
           if (over.signal.aborted || this.#stopped.signal.aborted) return;
           const error = new PolydevError(
             'desktop_failed',
-            `Chromium painted no page within ${PAINT_DEADLINE_MS / 1000} s`,
+            `Chromium painted no page within ${paintMs / 1000} s`,
             { cause, lines: log.last('chromium', 20) },
           );
           painted.reject(error);

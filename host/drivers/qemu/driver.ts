@@ -56,7 +56,7 @@ const OVERHEAD_MIB = 256;
 const FIRST_INHERITED = 3;
 
 /** Measured on two shared cores: a boot to the agent takes 14 s instead of 1, a step of a login 2 to 8 times as long. */
-const SLOWDOWN: Readonly<Record<Accelerator, number>> = { tcg: 3, kvm: 1 };
+const SLOWDOWN: Readonly<Record<Accelerator, number>> = { tcg: 4, kvm: 1 };
 
 interface Place {
   folder: string;
