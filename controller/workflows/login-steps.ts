@@ -174,7 +174,7 @@ export const prepareCliMachine: LoginStep = async (context, id) => {
   await watched(context, { sessionId: id }, async (signal) => {
     const results = await Promise.allSettled([
       bootCliMachine(context, row, signal),
-      destroyMachine(context, machineOf(row), signal),
+      endBrowserMachine(context, machineOf(row), null, signal),
     ]);
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   });
@@ -275,6 +275,21 @@ export async function endSession(context: Context, id: SessionId, error: ErrorRe
   }
 }
 
+/** Keeps what a browser machine can still tell, and destroys it. */
+async function endBrowserMachine(
+  context: Context,
+  id: MachineId,
+  error: PolydevError | null,
+  signal: AbortSignal,
+): Promise<void> {
+  const machine = await readMachine(context, id);
+  // A machine that failed to boot is preserved already; the person may have typed a password since: no picture.
+  if (machine.state === 'ready' && machine.error === null) {
+    await preserve(context, id, { error, screenshot: false });
+  }
+  await destroyMachine(context, id, signal);
+}
+
 /** Destroys the browser machine, whatever became of the session, and notes when it is gone. */
 export async function cleanUp(context: Context, id: SessionId): Promise<void> {
   const began = performance.now();
@@ -283,15 +298,13 @@ export async function cleanUp(context: Context, id: SessionId): Promise<void> {
   if (machine !== undefined) {
     const limit = AbortSignal.any([context.closing, AbortSignal.timeout(120_000)]);
     const { error } = await readSession(context, id);
-    // A machine that failed to boot is preserved already; the person may have typed a password since: no picture.
-    if (machine.state === 'ready' && machine.error === null) {
-      await preserve(context, machine.id, {
-        error: error === null ? null : PolydevError.fromReport({ error }),
-        screenshot: false,
-      });
-    }
     try {
-      await destroyMachine(context, machine.id, limit);
+      await endBrowserMachine(
+        context,
+        machine.id,
+        error === null ? null : PolydevError.fromReport({ error }),
+        limit,
+      );
     } catch (error) {
       // The reconciler goes on trying.
       const named = PolydevError.from(error);
