@@ -9,7 +9,7 @@ import type { MachineSpec } from '../../protocol/machine.ts';
 import { HostConfig } from '../config.ts';
 import { missingPackages } from '../requirements.ts';
 
-export const IMAGE_CACHE = process.env.POLYDEV_IMAGE_CACHE ?? '/var/cache/polydev/images';
+export const IMAGE_CACHE = `${process.env.POLYDEV_CACHE ?? '/var/cache/polydev'}/images`;
 export const CHECKOUT = resolve(import.meta.dirname, '../..');
 
 /** What this computer lacks to run machines; undefined when it has all. */

@@ -25,12 +25,12 @@ export function missing(...programs: Program[]): string[] {
 
 /**
  * A genuine Codex for a test: the native program that POLYDEV_TEST_CODEX names, or the newest CLI layer in the golden
- * image store (POLYDEV_TEST_IMAGES, default /var/cache/polydev/images). `undefined` when there is neither.
+ * image store (below POLYDEV_CACHE, default /var/cache/polydev). `undefined` when there is neither.
  */
 export function codexForTests(): string | undefined {
   const named = process.env.POLYDEV_TEST_CODEX;
   if (named) return named;
-  const layers = join(process.env.POLYDEV_TEST_IMAGES ?? '/var/cache/polydev/images', 'layers');
+  const layers = join(process.env.POLYDEV_CACHE ?? '/var/cache/polydev', 'images', 'layers');
   const found = existsSync(layers) ? readdirSync(layers) : [];
   const layer = found.findLast((name) => /^clis-[0-9a-f]{16}\.erofs$/.test(name));
   return layer && join(layers, layer);

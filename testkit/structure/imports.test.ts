@@ -22,6 +22,7 @@ const ALLOWED: Readonly<Record<string, { folders: readonly string[]; packages: r
         'host/drivers/driver.ts',
         'host/network',
         'host/images',
+        'host/config.ts',
         'host/machines',
         'host/evidence',
         'host',
