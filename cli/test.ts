@@ -2,6 +2,7 @@
 import { chmod, glob, mkdir, mkdtemp, readFile, readlink, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import { execa } from 'execa';
 import { z } from 'zod';
 import { openImageStore } from '../host/images/store.ts';
@@ -16,7 +17,12 @@ interface Tally {
   passed: number;
   failed: number;
   skipped: number;
+  /** Said once more at the end, where a long log is read first. */
+  failures: string[];
 }
+
+/** Lines kept of each failure for the end. */
+const FAILURE_LINES = 30;
 
 const VitestReport = z.object({
   numPassedTests: z.number(),
@@ -27,7 +33,13 @@ const VitestReport = z.object({
     z.object({
       name: z.string(),
       status: z.string(),
-      assertionResults: z.array(z.object({ status: z.string(), fullName: z.string() })),
+      assertionResults: z.array(
+        z.object({
+          status: z.string(),
+          fullName: z.string(),
+          failureMessages: z.array(z.string()).nullish(),
+        }),
+      ),
     }),
   ),
 });
@@ -56,18 +68,22 @@ export async function test(
 
   await using cleanup = new AsyncDisposableStack();
   const codex = parts.includes('unit') ? await mountCodex(settings, cleanup) : undefined;
-  const tally: Tally = { passed: 0, failed: 0, skipped: 0 };
+  const tally: Tally = { passed: 0, failed: 0, skipped: 0, failures: [] };
   for (const part of parts) {
     output.say(`\n── ${part} ──`);
     if (part === 'check') await runChecks(settings, tally, output, signal);
     else await runSuite(settings, part, codex, tally, output, signal);
     if (signal.aborted) break;
   }
+  for (const failure of tally.failures) output.say(`\nFAILED ${failure}`);
   const word = tally.failed === 0 && !signal.aborted ? 'passed' : 'FAILED';
   output.say(`\n${word} after ${formatDuration(performance.now() - began)}`);
   output.result(`polydev: ${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`);
   return tally.failed === 0 && tally.passed > 0 && !signal.aborted ? 0 : 1;
 }
+
+const firstLines = (text: string): string =>
+  stripVTControlCharacters(text).split('\n').slice(0, FAILURE_LINES).join('\n');
 
 const bin = (settings: Settings, name: string) => path.join(settings.checkout, 'node_modules', '.bin', name);
 
@@ -93,6 +109,7 @@ async function runChecks(
     if (result.failed) {
       tally.failed += 1;
       output.say(`FAILED ${name}\n${result.all}`);
+      tally.failures.push(`${name}\n${firstLines(result.all)}`);
     } else {
       tally.passed += 1;
       output.say(`passed ${name}`);
@@ -157,7 +174,7 @@ async function runSuite(
   const text = await readFile(report, 'utf8').catch(() => undefined);
   if (text === undefined) {
     tally.failed += 1;
-    output.say(`FAILED ${suite}: the test runner ended without a report`);
+    tally.failures.push(`${suite}: the test runner ended without a report`);
     return;
   }
   const results = VitestReport.parse(JSON.parse(text));
@@ -168,7 +185,13 @@ async function runSuite(
   const broken = results.testResults.filter(
     (f) => f.status === 'failed' && !f.assertionResults.some((a) => a.status === 'failed'),
   );
-  for (const file of broken) output.say(`FAILED to load ${path.relative(settings.checkout, file.name)}`);
+  for (const file of broken) {
+    tally.failures.push(`${path.relative(settings.checkout, file.name)} could not be loaded`);
+  }
+  for (const one of results.testResults.flatMap((f) => f.assertionResults)) {
+    if (one.status !== 'failed') continue;
+    tally.failures.push(`${suite}: ${one.fullName}\n${firstLines(one.failureMessages?.join('\n') ?? '')}`);
+  }
   tally.failed += broken.length;
   const skipped = results.testResults.flatMap((f) =>
     f.assertionResults.filter((a) => a.status === 'pending' || a.status === 'skipped'),
@@ -176,6 +199,6 @@ async function runSuite(
   for (const one of skipped) output.say(`skipped: ${one.fullName}`);
   if (results.numPassedTests + results.numFailedTests === 0) {
     tally.failed += 1;
-    output.say(`FAILED ${suite}: it ran no test`);
+    tally.failures.push(`${suite}: it ran no test`);
   }
 }

@@ -1,6 +1,7 @@
 /** Finds everything on this computer that belongs to an instance: what a full stop must have removed. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { hostTable, namespacePath, uplinkName } from './network/addresses.ts';
 import { instanceNamespaces } from './network/network.ts';
@@ -99,6 +100,23 @@ export async function audit(places: AuditPlaces): Promise<Leak[]> {
     [runDir, forwarding].filter((path) => existsSync(path)),
   );
   return leaks;
+}
+
+/** Long enough for a stranger's copy of a mount: it goes with the program that has it. */
+const SETTLED_MS = 60_000;
+
+/**
+ * audit(), again until nothing is left but what no wait mends. The kernel gives a loop device back with the last mount of it,
+ * and any program that started in a mount namespace of its own meanwhile (`unshare --mount`) has copies of all mounts until
+ * it ends; only that is waited for, at most a minute.
+ */
+export async function auditSettled(places: AuditPlaces): Promise<Leak[]> {
+  const end = performance.now() + SETTLED_MS;
+  for (;;) {
+    const leaks = await audit(places);
+    if (performance.now() > end || !leaks.some(({ kind }) => kind === 'loop device')) return leaks;
+    await sleep(250);
+  }
 }
 
 function commandOf(pid: number): string {

@@ -11,7 +11,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { HostHealth, HostMachine } from '../protocol/host.ts';
 import { newMachineId } from '../protocol/ids.ts';
 import { AGENT_PORT } from '../protocol/machine.ts';
-import { audit } from './leaks.ts';
+import { auditSettled } from './leaks.ts';
 import { type Bench, CHECKOUT, lacking, newInstance, newSpec, UPPER_CASE_AGENT } from './testing/fixture.ts';
 
 const missing = lacking({ image: true });
@@ -24,7 +24,7 @@ describe.skipIf(missing !== undefined)(`host service (needs ${missing ?? 'nothin
   });
   afterEach(async () => {
     if (child?.exitCode === null && child.signalCode === null) await end('SIGTERM');
-    const left = await audit(bench.config);
+    const left = await auditSettled(bench.config);
     bench[Symbol.dispose]();
     expect(left).toEqual([]);
   });
@@ -165,7 +165,7 @@ describe.skipIf(missing !== undefined)(`host service (needs ${missing ?? 'nothin
     await serve();
     for (const spec of specs) expect((await call('DELETE', `/v1/machines/${spec.id}`)).status).toBe(204);
     expect((await call('GET', '/v1/machines')).body).toEqual({ machines: [] });
-    const ours = (await audit(bench.config)).filter(({ name }) =>
+    const ours = (await auditSettled(bench.config)).filter(({ name }) =>
       specs.some(({ id }) => name.includes(id) || name.includes(id.slice(2, 12))),
     );
     expect(ours).toEqual([]);
@@ -176,7 +176,7 @@ describe.skipIf(missing !== undefined)(`host service (needs ${missing ?? 'nothin
     const [browser, cli] = [newSpec(), newSpec({ kind: 'cli' })];
     for (const spec of [browser, cli]) await call('PUT', `/v1/machines/${spec.id}`, spec);
     await end('SIGTERM');
-    expect(await audit(bench.config)).toEqual([]);
+    expect(await auditSettled(bench.config)).toEqual([]);
     const folder = (id: string): string => join(bench.config.dataDir, 'machines', id);
     expect([existsSync(folder(browser.id)), existsSync(join(folder(cli.id), 'disk.ext4'))]).toEqual([
       false,

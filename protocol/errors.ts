@@ -75,6 +75,16 @@ export const ERRORS = {
     'operator',
     'Read the lines in the message and the evidence of the machine.',
   ),
+  machine_hibernate_failed: entry(
+    500,
+    'operator',
+    'The machine runs on. Read the message and the evidence of the machine; free disk space when it lacks it.',
+  ),
+  machine_resume_failed: entry(
+    500,
+    'operator',
+    'Start the machine: it boots from its disk. Read the message and the evidence for why its memory was lost.',
+  ),
   machine_exited: entry(
     500,
     'system',

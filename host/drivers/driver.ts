@@ -17,8 +17,13 @@ export interface DriverReport {
   ms: number;
 }
 
+/** How a driver puts a machine to sleep. `disk`: the guest's memory is in files and nothing of it runs. `frozen`: its processes stay, without time. */
+export type Sleep = 'disk' | 'frozen';
+
 export interface Driver extends AsyncDisposable {
   readonly name: DriverName;
+  /** How its machines hibernate; null: they cannot. */
+  readonly sleep: Sleep | null;
   /** How many times longer than on the bare computer work in its guests may take: what deadlines are multiplied by. */
   readonly slowdown: number;
   /** Runs the smallest guest and reports; never trusts that a device or program is there. Deadline 5 s. */
@@ -30,6 +35,13 @@ export interface Driver extends AsyncDisposable {
   start(spec: MachineSpec, signal: AbortSignal): Promise<Machine>;
   /** The machine of that id if its guest still runs, after a restart of the host service. */
   adopt(id: MachineId): Promise<Machine | undefined>;
+  /**
+   * Continues a hibernated guest where it was, with the clock and the entropy of now. Throws `not_found` when none waits under that
+   * id, `machine_resume_failed` otherwise; the private disk is kept then, and `start` boots from it.
+   */
+  resume?(spec: MachineSpec, signal: AbortSignal): Promise<Machine>;
+  /** Whether a hibernated guest waits under that id; it may outlive a restart of the host service. */
+  asleep?(id: MachineId): Promise<boolean>;
   /** Takes back everything a machine holds, at whatever point its start stopped; `disk`: its private disk too. Idempotent. */
   reclaim(id: MachineId, options: { disk: boolean }): Promise<void>;
   /** Its own files of evidence, bounded in size and without secrets: logs and what it asked its runtime for. */
@@ -53,6 +65,11 @@ export interface Machine extends AsyncDisposable {
   console(): Promise<string>;
   /** Resolves when the guest has ended, whoever ended it. Never rejects. */
   readonly exited: Promise<ExitReport>;
+  /**
+   * Puts the guest to sleep and takes back what its driver can; the machine's `exited` stays pending for ever, it is of no use afterwards.
+   * Throws `machine_hibernate_failed`; the guest runs on then.
+   */
+  hibernate?(signal: AbortSignal): Promise<void>;
   /** Asks the guest to end, ends it, and takes back everything but its private disk. */
   stop(signal: AbortSignal): Promise<ExitReport>;
 }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { newMachineId } from '../../protocol/ids.ts';
-import { audit } from '../leaks.ts';
+import { auditSettled } from '../leaks.ts';
 import { run, spawnIn } from '../system/command.ts';
 import { removeTree } from '../system/files.ts';
 import { endProcess, identify } from '../system/processes.ts';
@@ -256,13 +256,13 @@ describe.skipIf(missing !== undefined)(`network of machines (needs ${missing ?? 
       idp: OPEN,
     });
     await network.detach(ids.sealed2);
-    const kinds = (await audit({ ...bench.config, hostNetns: host })).map(({ name }) => name);
+    const kinds = (await auditSettled({ ...bench.config, hostNetns: host })).map(({ name }) => name);
     expect(kinds.filter((name) => name.includes('idp'))).toEqual([]);
     expect(forwarding()).toBe('1');
     await Promise.all([network.detach(ids.a), network.detach(ids.b)]);
     await network[Symbol.asyncDispose]();
     expect(forwarding()).toBe('0');
-    const left = await audit({ ...bench.config, hostNetns: host });
+    const left = await auditSettled({ ...bench.config, hostNetns: host });
     // The run folder is the service's; it goes last.
     expect(left.filter(({ name }) => name !== bench.config.runDir)).toEqual([]);
   });

@@ -11,7 +11,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type AgentClient, createAgentClient } from '../../controller/hosts/agent-client.ts';
 import { createHostClient, type HostClient } from '../../controller/hosts/host-client.ts';
 import type { HostConfig } from '../../host/config.ts';
-import { audit } from '../../host/leaks.ts';
+import { auditSettled } from '../../host/leaks.ts';
 import { cgroupOfInstance, cgroupProcesses } from '../../host/system/cgroups.ts';
 import { newMachineId } from '../../protocol/ids.ts';
 import type { MachineSpec } from '../../protocol/machine.ts';
@@ -81,7 +81,7 @@ export function driverContract(contract: DriverContract): void {
       throw new Error('the command has no end');
     };
     const ofMachine = async () =>
-      (await audit(bench.config)).filter(({ name: left }) =>
+      (await auditSettled(bench.config)).filter(({ name: left }) =>
         [spec.id, spec.id.slice(2, 12)].some((part) => left.includes(part)),
       );
 
@@ -93,7 +93,7 @@ export function driverContract(contract: DriverContract): void {
     });
     afterAll(async () => {
       await end('SIGTERM');
-      const left = await audit(bench.config);
+      const left = await auditSettled(bench.config);
       bench[Symbol.dispose]();
       expect(left).toEqual([]);
     });

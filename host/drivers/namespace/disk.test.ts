@@ -4,7 +4,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { mkdir, rename, rm, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { audit } from '../../leaks.ts';
+import { auditSettled } from '../../leaks.ts';
 import { type HostService, startHostService } from '../../service.ts';
 import { loopDevices } from '../../system/loops.ts';
 import { type Bench, lacking, newInstance, newSpec, shellGuest } from '../../testing/fixture.ts';
@@ -25,7 +25,7 @@ describe.skipIf(missing !== undefined)(`private disks (needs ${missing ?? 'nothi
   afterEach(async () => {
     await service?.stop();
     service = undefined;
-    const left = await audit(bench.config);
+    const left = await auditSettled(bench.config);
     bench[Symbol.dispose]();
     expect(left).toEqual([]);
   });

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { PolydevError } from '../../../protocol/errors.ts';
 import { AGENT_PORT } from '../../../protocol/machine.ts';
-import { audit } from '../../leaks.ts';
+import { auditSettled } from '../../leaks.ts';
 import { type HostService, startHostService } from '../../service.ts';
 import { Leases } from '../../system/leases.ts';
 import {
@@ -32,7 +32,7 @@ describe.skipIf(missing !== undefined)(`namespace driver (needs ${missing ?? 'no
   afterEach(async () => {
     await service?.stop();
     service = undefined;
-    const left = await audit(bench.config);
+    const left = await auditSettled(bench.config);
     bench[Symbol.dispose]();
     expect(left).toEqual([]);
   });
@@ -75,7 +75,7 @@ describe.skipIf(missing !== undefined)(`namespace driver (needs ${missing ?? 'no
     await machines.destroy(spec.id);
     await machines.destroy(spec.id);
     expect(machines.list()).toEqual([]);
-    const left = (await audit(bench.config)).filter(
+    const left = (await auditSettled(bench.config)).filter(
       ({ name }) => name.includes(spec.id) || name.includes(spec.id.slice(2, 12)),
     );
     expect(left).toEqual([]);
@@ -204,7 +204,9 @@ describe.skipIf(missing !== undefined)(`namespace driver (needs ${missing ?? 'no
       await sleep(delay);
       await machines.destroy(spec.id);
       expect(['started', 'conflict']).toContain(await starting);
-      const left = (await audit(bench.config)).filter(({ name }) => name.includes(spec.id.slice(2, 12)));
+      const left = (await auditSettled(bench.config)).filter(({ name }) =>
+        name.includes(spec.id.slice(2, 12)),
+      );
       expect(left).toEqual([]);
     }
     expect(machines.list()).toEqual([]);

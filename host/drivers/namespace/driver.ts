@@ -69,6 +69,7 @@ type State = z.infer<typeof State>;
 
 export class NamespaceDriver implements Driver {
   readonly name = 'namespace';
+  readonly sleep = null;
   readonly slowdown = 1;
   readonly #options: NamespaceDriverOptions;
   readonly #exits = new ExitWatch();

@@ -69,6 +69,7 @@ interface Place {
 
 export class QemuDriver implements Driver {
   readonly name = 'qemu';
+  readonly sleep = null;
   readonly slowdown: number;
   readonly #options: QemuDriverOptions;
   readonly #exits = new ExitWatch();
