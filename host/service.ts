@@ -88,6 +88,7 @@ export async function startHostService(
   if (running.length === 0) undo.use(network);
   for (const notice of network.notices) log.warn(notice);
   const images = openImageStore(config.imageCacheDir, { runDir });
+  await images.claim(instance, machinesFolder);
   undo.defer(() => (running.length === 0 ? images.unmountAll() : undefined));
   const choice = await chooseDriver({
     config,
@@ -163,6 +164,7 @@ export async function startHostService(
     async stop() {
       await using all = new AsyncDisposableStack();
       all.defer(() => removeRunDir(config));
+      all.defer(() => images.unclaim(instance));
       all.use(network);
       all.defer(() => images.unmountAll());
       all.use(driver);
