@@ -52,9 +52,14 @@ program
       .choices(['auto', 'namespace', 'qemu'])
       .default('auto'),
   )
+  .option(
+    '--keep-failed',
+    'keep the machines of logins that fail for a while (./polydev settings changes it)',
+  )
   .action(
     async (options: {
       port: number;
+      keepFailed?: boolean;
       bind: string;
       json: boolean;
       install: boolean;
@@ -96,6 +101,8 @@ program
   .option('--user <id>', 'whose account (default: the operator)')
   .option('--account <name>', 'a label for one of several accounts')
   .option('--expires <seconds>', 'how long the person has', wholeNumber)
+  .option('--keep-failed', 'keep the machine for a while if the login fails')
+  .option('--no-keep-failed', 'never keep it, whatever the setting says')
   .option('--json', 'print the timeline as JSON lines', false)
   .option('--email <email>', 'with --test-idp: who signs in; some names choose a fault')
   .option('--deny', 'with --test-idp: the person refuses consent', false)
@@ -107,6 +114,7 @@ program
         user?: string;
         account?: string;
         expires?: number;
+        keepFailed?: boolean;
         json: boolean;
         email?: string;
         deny: boolean;
@@ -129,6 +137,7 @@ program
           user: options.user,
           account: options.account,
           expires: options.expires,
+          keepFailed: options.keepFailed,
           person: {
             email: options.email ?? TEST_PERSON.email,
             password: TEST_PERSON.password,
@@ -173,6 +182,25 @@ machines
   .action(async (ids: string[], options: { all: boolean; json: boolean }) => {
     const { removeMachines } = await import('./machines.ts');
     await removeMachines(await connectApi(globals().settings), ids, options, createOutput());
+  });
+
+program
+  .command('settings')
+  .description('show what is kept how long, and quotas; change them: settings keepFailed=true keepAtMost=3')
+  .argument('[changes...]', 'name=value')
+  .option('--json', 'print JSON', false)
+  .action(async (changes: string[], options: { json: boolean }) => {
+    const { settingsCommand } = await import('./clean-up.ts');
+    await settingsCommand(await connectApi(globals().settings), changes, options, createOutput());
+  });
+
+program
+  .command('clean-up')
+  .description('show what stays for a while and goes by itself')
+  .option('--json', 'print JSON', false)
+  .action(async (options: { json: boolean }) => {
+    const { showCleanUp } = await import('./clean-up.ts');
+    await showCleanUp(await connectApi(globals().settings), options, createOutput());
   });
 
 program

@@ -7,7 +7,6 @@ import type { HostClient } from '../hosts/host-client.ts';
 import type { Services } from '../services.ts';
 import { listen } from '../store/notifications.ts';
 import { prune } from '../store/prune.ts';
-import { readStatistics } from '../store/statistics.ts';
 import type { Database } from '../store/tables.ts';
 import type { Vault } from '../vault/vault.ts';
 import { type Context, DEFAULT_SETTINGS, type WorkflowSettings } from './context.ts';
@@ -18,6 +17,7 @@ import { registerAbandon, registerLogin } from './login.ts';
 import { createLogins } from './logins.ts';
 import { registerMachineFlows } from './machine-flows.ts';
 import { createMachines } from './machine-service.ts';
+import { createOperation } from './operation.ts';
 import { reconcileMachines, reconcileSessions } from './reconcile.ts';
 
 export interface ServicesDeps {
@@ -75,7 +75,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     machines: createMachines(context, flows),
     credentials: createCredentials(context, flows),
     hosts: createHosts(context),
-    operation: { statistics: (from, stepBuckets) => readStatistics(context.db, from, stepBuckets) },
+    operation: createOperation(context),
     async [Symbol.asyncDispose]() {
       closing.abort();
       await reconciling;
