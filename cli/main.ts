@@ -167,13 +167,15 @@ machines
     const { showMachine } = await import('./machines.ts');
     await showMachine(await connectApi(globals().settings), id, options, createOutput());
   });
-machines
-  .command('stop')
-  .argument('<id>')
-  .action(async (id: string) => {
-    const { stopMachine } = await import('./machines.ts');
-    await stopMachine(await connectApi(globals().settings), id, createOutput());
-  });
+for (const action of ['stop', 'hibernate', 'resume'] as const) {
+  machines
+    .command(action)
+    .argument('<id>')
+    .action(async (id: string) => {
+      const { moveMachine } = await import('./machines.ts');
+      await moveMachine(await connectApi(globals().settings), action, id, createOutput());
+    });
+}
 machines
   .command('rm')
   .argument('[ids...]')

@@ -4,7 +4,7 @@ import { CredentialFacts } from './agent.ts';
 import { ErrorReport } from './errors.ts';
 import { HostHealth } from './host.ts';
 import { CredentialId, MachineId, ProviderId, SessionId, UserId } from './ids.ts';
-import { MachineState, SessionState } from './lifecycles.ts';
+import { MachineAction, MachineState, SessionState } from './lifecycles.ts';
 import { MachineKind, Realm, Stamp } from './machine.ts';
 import { Settings } from './settings.ts';
 
@@ -88,7 +88,7 @@ export const Machine = z.object({
   removeAt: Time.nullable(),
   stamps: z.array(Stamp),
   error: ErrorReport.nullable(),
-  actions: z.array(z.enum(['open_terminal', 'start', 'stop', 'destroy'])),
+  actions: z.array(MachineAction),
 });
 export type Machine = z.infer<typeof Machine>;
 

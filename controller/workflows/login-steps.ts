@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ExecEvent, LoginStatus } from '../../protocol/agent.ts';
 import { type ErrorReport, PolydevError } from '../../protocol/errors.ts';
 import { type MachineId, newMachineId, type ProviderId, type SessionId } from '../../protocol/ids.ts';
-import { isFinal, type SessionState } from '../../protocol/lifecycles.ts';
+import { isFinal, type MachineState, type SessionState } from '../../protocol/lifecycles.ts';
 import type { MachineKind } from '../../protocol/machine.ts';
 import { providers } from '../../providers/index.ts';
 import { getCredential, releaseHolder } from '../store/credentials.ts';
@@ -373,6 +373,8 @@ async function installTarget(context: Context, row: SessionRow) {
   return { machine: await readMachine(context, row.cliMachineId), credentialId: row.credentialId };
 }
 
+const AWAKE_OR_ASLEEP: readonly MachineState[] = ['ready', 'hibernating', 'hibernated', 'resuming'];
+
 /** Deletes the credential's files in another running machine that holds it; the CLI's logout would revoke it. */
 async function clearOtherHolder(
   context: Context,
@@ -385,8 +387,12 @@ async function clearOtherHolder(
   const holder = credential?.holderMachineId;
   if (holder === undefined || holder === null || holder === target) return;
   const other = await getMachine(context.db, holder);
-  if (other?.state === 'ready') await agentOf(context, holder).deleteCredential(row.provider, signal);
-  else if (other?.state === 'stopped') return;
+  if (other?.state === 'stopped') return;
+  if (other !== undefined && AWAKE_OR_ASLEEP.includes(other.state)) {
+    // Its files are in a home that sleeps with it.
+    if (other.state !== 'ready') await bootMachine(context, holder, signal);
+    await agentOf(context, holder).deleteCredential(row.provider, signal);
+  }
   await releaseHolder(context.db, row.credentialId, holder);
 }
 

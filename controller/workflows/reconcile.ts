@@ -3,7 +3,13 @@ import { DBOS } from '@dbos-inc/dbos-sdk';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { HostMachine } from '../../protocol/host.ts';
 import type { MachineId } from '../../protocol/ids.ts';
-import { getMachine, listUnfinishedMachines, patchMachine } from '../store/machines.ts';
+import {
+  advanceMachine,
+  getMachine,
+  listUnfinishedMachines,
+  patchMachine,
+  touchMachine,
+} from '../store/machines.ts';
 import { trackOrphans } from '../store/orphans.ts';
 import { listUnfinishedSessions } from '../store/sessions.ts';
 import type { MachineRow } from '../store/tables.ts';
@@ -12,7 +18,9 @@ import { type Context, readOperatorSettings } from './context.ts';
 import { applicationVersion } from './engine.ts';
 import { type LoginFlow, loginWorkflowId } from './login.ts';
 import { startLoginFlow } from './logins.ts';
+import type { MachineFlows } from './machine-flows.ts';
 import { destroyMachine, fail, reach } from './machine-steps.ts';
+import { settleSleep } from './sleep-steps.ts';
 import { endedError } from './watch.ts';
 
 /**
@@ -43,12 +51,13 @@ export async function reconcileSessions(
 const STALE_MS = 300_000;
 
 /** Once: the machines of the host against the rows. Every finding is corrected or named on the machine. */
-export async function reconcileMachines(context: Context): Promise<void> {
+export async function reconcileMachines(context: Context, flows: MachineFlows): Promise<void> {
+  for (const id of context.uses.ids()) await touchMachine(context.db, id);
   const rows = await listUnfinishedMachines(context.db, context.host.id);
   const known = new Map((await context.host.list(AbortSignal.timeout(10_000))).map((one) => [one.id, one]));
   for (const row of rows) {
     if (context.closing.aborted) return;
-    await reconcileMachine(context, row, known.get(row.id)).catch((error: unknown) =>
+    await reconcileMachine(context, row, known.get(row.id), flows).catch((error: unknown) =>
       context.log.warn(
         { machine: row.id, err: PolydevError.from(error) },
         'a machine could not be reconciled',
@@ -75,6 +84,17 @@ export async function reconcileMachines(context: Context): Promise<void> {
   await boundKept(context, settings);
 }
 
+/** Starts the hibernation of one that nobody has used for the set time; what becomes of it is noted on it. */
+async function hibernateWhenIdle(context: Context, row: MachineRow, flows: MachineFlows): Promise<void> {
+  if (context.uses.has(row.id)) return;
+  const { hibernateAfterSeconds } = await readOperatorSettings(context);
+  const unused = Date.now() - row.usedAt.getTime();
+  if (hibernateAfterSeconds === 0 || unused < hibernateAfterSeconds * 1000) return;
+  // Once for each time that it is idle, also when it fails.
+  const workflowID = `hibernate-idle-${row.id}-${row.usedAt.getTime()}`;
+  await DBOS.startWorkflow(flows.hibernateIdle, { workflowID })(row.id);
+}
+
 async function destroyUnowned(context: Context, id: MachineId, why: string): Promise<void> {
   context.log.warn({ machine: id, why }, 'a machine that nobody owns is destroyed');
   await context.host
@@ -86,6 +106,7 @@ async function reconcileMachine(
   context: Context,
   row: MachineRow,
   known: HostMachine | undefined,
+  flows: MachineFlows,
 ): Promise<void> {
   const stale = Date.now() - row.stateAt.getTime() > STALE_MS;
   switch (row.state) {
@@ -94,7 +115,7 @@ async function reconcileMachine(
       if (known === undefined && row.error === null) {
         await patchMachine(context.db, row.id, { error: endedError(row.id, known).toReport() });
       }
-      if (known?.state !== 'running') return;
+      if (known?.state !== 'running' && known?.state !== 'hibernated') return;
       // Its stop or its start did not go as it should. The row was read before the host was asked: it may start by now.
       const now = await getMachine(context.db, row.id);
       if (now?.state === 'stopped') await context.host.stop(row.id, context.closing);
@@ -106,7 +127,26 @@ async function reconcileMachine(
       } else if (known.state === 'stopped') {
         // Stopped by a controller that was killed before it could note it, or just now.
         await reach(context, row.id, 'stopped').catch(() => undefined);
+      } else if (known.state === 'hibernated') {
+        // Or it is being noted just now.
+        await reach(context, row.id, 'hibernating').catch(() => undefined);
+        await settleSleep(context, row.id, context.closing, null);
+      } else if (known.state === 'running' && known.sleep !== null && row.kind === 'cli') {
+        await hibernateWhenIdle(context, row, flows);
       }
+      return;
+    case 'hibernated':
+      if (known?.state === 'hibernated') return;
+      // The host was started again, and with it went what was frozen; or it is being resumed just now.
+      if (known === undefined || known.state !== 'running') {
+        await advanceMachine(context.db, row.id, 'stopped', {}, { from: ['hibernated'] }).catch(
+          () => undefined,
+        );
+      }
+      return;
+    case 'hibernating':
+    case 'resuming':
+      if (stale) await settleSleep(context, row.id, context.closing, null);
       return;
     case 'requested':
     case 'creating':

@@ -15,10 +15,11 @@ import { configureEngine, pruneWorkflows } from './engine.ts';
 import { createHosts } from './host-service.ts';
 import { registerAbandon, registerLogin } from './login.ts';
 import { createLogins } from './logins.ts';
-import { registerMachineFlows } from './machine-flows.ts';
+import { type MachineFlows, registerMachineFlows } from './machine-flows.ts';
 import { createMachines } from './machine-service.ts';
 import { createOperation } from './operation.ts';
 import { reconcileMachines, reconcileSessions } from './reconcile.ts';
+import { createUses } from './uses.ts';
 
 export interface ServicesDeps {
   /** Migrated. */
@@ -54,6 +55,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     vault: deps.vault,
     host: deps.hostClient,
     notifications,
+    uses: createUses(),
     settings: { ...DEFAULT_SETTINGS, ...deps.settings },
     log,
     closing: closing.signal,
@@ -67,7 +69,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
   const flows = registerMachineFlows(context);
   await DBOS.launch();
   await reconcileSessions(context, { login, abandon });
-  const reconciling = keepReconciled(context);
+  const reconciling = keepReconciled(context, flows);
 
   const running = starting.move();
   return {
@@ -87,7 +89,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
 const PRUNE_EVERY_MS = 3_600_000;
 const DAY_MS = 86_400_000;
 
-async function keepReconciled(context: Context): Promise<void> {
+async function keepReconciled(context: Context, flows: MachineFlows): Promise<void> {
   let complained = false;
   let pruneAt = 0;
   while (!context.closing.aborted) {
@@ -96,7 +98,7 @@ async function keepReconciled(context: Context): Promise<void> {
       await pruneOld(context);
     }
     try {
-      await reconcileMachines(context);
+      await reconcileMachines(context, flows);
       complained = false;
     } catch (error) {
       if (!complained) context.log.warn({ err: PolydevError.from(error) }, 'machines could not be compared');
