@@ -45,6 +45,15 @@ export const HostHealth = z.object({
   machines: z.number().int(),
   memoryMiB: z.object({ total: z.number(), available: z.number() }),
   diskMiB: z.object({ total: z.number(), available: z.number() }),
+  /** The sizes of all private disks together, and how much that may be: sparse files take space only as they are written. */
+  promisedDiskMiB: z.object({ used: z.number(), allowed: z.number() }),
+  /** What is kept of machines that are gone, and the bounds. */
+  evidence: z.object({
+    machines: z.number().int(),
+    mib: z.number(),
+    maxMachines: z.number().int(),
+    maxMib: z.number(),
+  }),
   /** Named reasons why machines cannot start now; empty when they can. */
   problems: z.array(z.string()),
 });

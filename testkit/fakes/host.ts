@@ -237,6 +237,8 @@ export class FakeHost implements AsyncDisposable {
       machines: this.#machines.size,
       memoryMiB: { total: 8192, available: 4096 },
       diskMiB: { total: 8192, available: 4096 },
+      promisedDiskMiB: { used: 0, allowed: 32_768 },
+      evidence: { machines: 0, mib: 0, maxMachines: 200, maxMib: 512 },
       problems: [],
     };
   }
