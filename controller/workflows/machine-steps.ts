@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import type { MachineState } from '../../protocol/lifecycles.ts';
+import { isConnectionLost } from '../store/connection.ts';
 import {
   advanceMachine,
   getMachine,
@@ -16,6 +17,7 @@ import { followBoot } from './boot.ts';
 import { agentOf, type Context } from './context.ts';
 import { preserve } from './preserve.ts';
 import { restoreCredentials } from './restore.ts';
+import { withRetries } from './retries.ts';
 import { resumeMachine } from './sleep-steps.ts';
 import { endedError } from './watch.ts';
 
@@ -85,9 +87,12 @@ async function stopHalfStarted(context: Context, id: MachineId): Promise<void> {
  */
 export async function bootMachine(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
   try {
-    await boot(context, id, signal);
+    // A host service that starts again has the machine, or takes back what it had begun: asking again is right for both.
+    await withRetries(signal, () => boot(context, id, signal), ['host_unreachable']);
   } catch (error) {
     if (signal.aborted) throw signal.reason;
+    // Says nothing about the machine: the step is repeated.
+    if (isConnectionLost(error)) throw error;
     const named = PolydevError.from(error);
     const { state } = await readMachine(context, id);
     // The host being away for a moment says nothing about a machine that was ready.

@@ -11,7 +11,7 @@ import type { Database } from '../store/tables.ts';
 import type { Vault } from '../vault/vault.ts';
 import { type Context, DEFAULT_SETTINGS, type WorkflowSettings } from './context.ts';
 import { createCredentials } from './credential-service.ts';
-import { configureEngine } from './engine.ts';
+import { configureEngine, pruneWorkflows } from './engine.ts';
 import { createHosts } from './host-service.ts';
 import { registerAbandon, registerLogin } from './login.ts';
 import { createLogins } from './logins.ts';
@@ -114,7 +114,9 @@ async function pruneOld(context: Context): Promise<void> {
   const cutoff = new Date(Date.now() - context.settings.retentionDays * DAY_MS);
   try {
     const rows = await prune(context.db, cutoff, context.closing);
-    if (rows > 0) context.log.info({ rows, cutoff }, 'what was too old was removed from the database');
+    const workflows = await pruneWorkflows(cutoff, context.closing);
+    if (rows + workflows > 0)
+      context.log.info({ rows, workflows, cutoff }, 'what was too old was removed from the database');
   } catch (error) {
     context.log.warn({ err: PolydevError.from(error) }, 'what is too old could not be removed');
   }
