@@ -59,7 +59,9 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     closing: closing.signal,
   };
 
-  configureEngine({ databaseUrl: deps.databaseUrl, executorId: deps.executorId ?? 'controller-1', log });
+  starting.use(
+    configureEngine({ databaseUrl: deps.databaseUrl, executorId: deps.executorId ?? 'controller-1', log }),
+  );
   starting.defer(() => DBOS.shutdown({ deregister: true }));
   starting.defer(() => closing.abort());
   const login = registerLogin(context);
