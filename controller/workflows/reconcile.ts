@@ -13,8 +13,8 @@ import { destroyMachine, fail, reach } from './machine-steps.ts';
 import { endedError } from './watch.ts';
 
 /**
- * At the start of a controller, after DBOS has taken up what it can: a session without a workflow gets one, and one
- * whose workflow belongs to another version of the code, or has died, ends as `controller_restarted`.
+ * At the start of a controller, after DBOS has taken up what it can, and now and then: a session without a workflow gets
+ * one, and one whose workflow belongs to another version of the code, or has died, ends as `controller_restarted`.
  */
 export async function reconcileSessions(
   context: Context,
