@@ -44,7 +44,7 @@ const VitestReport = z.object({
   ),
 });
 
-const PARTS = ['check', 'unit', 'faults', 'e2e'] as const;
+const PARTS = ['check', 'unit', 'faults', 'crash', 'e2e'] as const;
 
 /** Returns the exit code. A suite that ran no test at all counts as a failure. */
 export async function test(
@@ -76,7 +76,7 @@ export async function test(
   for (const part of parts) {
     output.say(`\n── ${part} ──`);
     if (part === 'check') await runChecks(settings, tally, output, signal);
-    else await runSuite(settings, part, codex, tally, output, signal);
+    else await runSuite(settings, part, { codex, named: options.part === part }, tally, output, signal);
     if (signal.aborted) break;
   }
   for (const failure of tally.failures) output.say(`\nFAILED ${failure}`);
@@ -141,7 +141,8 @@ async function mountCodex(settings: Settings, cleanup: AsyncDisposableStack): Pr
 async function runSuite(
   settings: Settings,
   suite: string,
-  codex: string | undefined,
+  /** `named`: only this part was asked for, and it may take its time. */
+  how: { codex: string | undefined; named: boolean },
   tally: Tally,
   output: Output,
   signal: AbortSignal,
@@ -166,13 +167,14 @@ async function runSuite(
     cwd: settings.checkout,
     reject: false,
     stdio: ['ignore', process.stderr, process.stderr],
-    timeout: 3_600_000,
+    timeout: 14_400_000,
     cancelSignal: signal,
     // The tests find the golden image where this command put it, and nothing of the caller's own installation.
     env: {
       POLYDEV_CACHE: settings.cacheDir,
       POLYDEV_OUTER_MOUNTS: await readlink('/proc/self/ns/mnt'),
-      ...(codex === undefined ? {} : { POLYDEV_CODEX: codex }),
+      ...(how.codex === undefined ? {} : { POLYDEV_CODEX: how.codex }),
+      ...(suite === 'crash' && how.named ? { POLYDEV_CRASH: 'all' } : {}),
     },
   });
   const text = await readFile(report, 'utf8').catch(() => undefined);

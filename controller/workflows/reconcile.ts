@@ -24,8 +24,8 @@ import { settleSleep } from './sleep-steps.ts';
 import { endedError } from './watch.ts';
 
 /**
- * At the start of a controller, after DBOS has taken up what it can: a session without a workflow gets one, and one
- * whose workflow belongs to another version of the code, or has died, ends as `controller_restarted`.
+ * At the start of a controller, after DBOS has taken up what it can, and now and then: a session without a workflow gets
+ * one, and one whose workflow belongs to another version of the code, or has died, ends as `controller_restarted`.
  */
 export async function reconcileSessions(
   context: Context,
@@ -47,8 +47,10 @@ export async function reconcileSessions(
   }
 }
 
-/** A start of this age, or an end, is not under way any more: its deadlines are over. */
+/** A start of this age is not under way any more: its deadlines are over. */
 const STALE_MS = 300_000;
+/** An end of this age is asked for again, beside whoever may still wait for it: the host does it once. */
+const DESTROY_AGAIN_MS = 10_000;
 
 /** Once: the machines of the host against the rows. Every finding is corrected or named on the machine. */
 export async function reconcileMachines(context: Context, flows: MachineFlows): Promise<void> {
@@ -108,7 +110,7 @@ async function reconcileMachine(
   known: HostMachine | undefined,
   flows: MachineFlows,
 ): Promise<void> {
-  const stale = Date.now() - row.stateAt.getTime() > STALE_MS;
+  const age = Date.now() - row.stateAt.getTime();
   switch (row.state) {
     case 'stopped': {
       // Its next start gets an empty disk, and the person may know why.
@@ -146,18 +148,18 @@ async function reconcileMachine(
       return;
     case 'hibernating':
     case 'resuming':
-      if (stale) await settleSleep(context, row.id, context.closing, null);
+      if (age > STALE_MS) await settleSleep(context, row.id, context.closing, null);
       return;
     case 'requested':
     case 'creating':
     case 'booting':
-      if (stale) {
+      if (age > STALE_MS) {
         const message = `the start of machine ${row.id} was given up by a controller that is gone`;
         await fail(context, row.id, new PolydevError('controller_restarted', message), [row.state]);
       }
       return;
     case 'destroying':
-      if (stale) await destroyMachine(context, row.id, context.closing);
+      if (age > DESTROY_AGAIN_MS) await destroyMachine(context, row.id, context.closing);
       return;
     case 'failed': {
       // Only CLI machines of earlier versions fail: they keep their disk until somebody decides, but do not run. A
