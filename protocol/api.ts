@@ -1,6 +1,7 @@
 /** The controller's public API: what a page, a script or `./polydev` sends and gets. */
 import { z } from 'zod';
 import { CredentialFacts } from './agent.ts';
+import { Diagnosis } from './diagnoses.ts';
 import { ErrorReport } from './errors.ts';
 import { CredentialId, MachineId, ProviderId, SessionId, UserId } from './ids.ts';
 import { MachineState, SessionState } from './lifecycles.ts';
@@ -28,14 +29,15 @@ export type AuthStart = z.infer<typeof AuthStart>;
 
 /**
  * One line of a timeline. `state`: the subject entered it; `checkpoint`: a machine's boot reached it; `step`: a
- * named piece of work of the session is done (its duration is given).
+ * named piece of work of the session is done (its duration is given); `diagnosis`: a failure got its name; `health`: a
+ * machine that is ready became `degraded` (`detail` is the diagnosis's name) or `healthy` again.
  */
 export const TimelineEvent = z.object({
   seq: z.number().int(),
   at: Time,
   subject: z.enum(['session', 'machine']),
   id: z.string(),
-  kind: z.enum(['state', 'checkpoint', 'step']),
+  kind: z.enum(['state', 'checkpoint', 'step', 'diagnosis', 'health']),
   name: z.string(),
   durationMs: z.number().nullable(),
   detail: z.string().nullable(),
@@ -68,6 +70,15 @@ export type Session = z.infer<typeof Session>;
 
 export const SessionInput = z.strictObject({ text: z.string().min(1).max(8192) });
 
+/** Whether a machine that is ready works, as far as can be seen from outside; looked at every 15 to 30 seconds. */
+export const MachineHealth = z.object({
+  state: z.enum(['healthy', 'degraded']),
+  since: Time,
+  /** What is wrong; null when nothing is. */
+  diagnosis: Diagnosis.nullable(),
+});
+export type MachineHealth = z.infer<typeof MachineHealth>;
+
 export const Machine = z.object({
   id: MachineId,
   kind: MachineKind,
@@ -82,6 +93,8 @@ export const Machine = z.object({
   endedAt: Time.nullable(),
   stamps: z.array(Stamp),
   error: ErrorReport.nullable(),
+  /** Null: it is not ready, or nobody has looked yet. */
+  health: MachineHealth.nullable(),
   actions: z.array(z.enum(['open_terminal', 'start', 'stop', 'destroy'])),
 });
 export type Machine = z.infer<typeof Machine>;
@@ -113,6 +126,9 @@ export const Host = z.object({
   machines: z.number().int(),
   memoryMiB: z.object({ total: z.number(), available: z.number() }),
   diskMiB: z.object({ total: z.number(), available: z.number() }),
+  evidence: z.object({ machines: z.number().int(), bytes: z.number() }),
+  addresses: z.object({ used: z.number().int(), size: z.number().int() }),
+  recovered: z.object({ adopted: z.number().int(), ended: z.number().int() }),
 });
 export type Host = z.infer<typeof Host>;
 

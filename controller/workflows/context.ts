@@ -9,6 +9,7 @@ import type { MachineId } from '../../protocol/ids.ts';
 import { DEFAULT_DISK_MIB, type Display, type Limits, type MachineKind } from '../../protocol/machine.ts';
 import { type AgentClient, createAgentClient } from '../hosts/agent-client.ts';
 import type { HostClient } from '../hosts/host-client.ts';
+import type { Meters } from '../meters.ts';
 import type { Notifications } from '../store/notifications.ts';
 import type { Database } from '../store/tables.ts';
 import type { Vault } from '../vault/vault.ts';
@@ -42,6 +43,7 @@ export interface Context {
   readonly notifications: Notifications;
   readonly settings: WorkflowSettings;
   readonly log: Logger;
+  readonly meters: Meters;
   /** Fires when this controller shuts down: steps are left where they are, for the next start. */
   readonly closing: AbortSignal;
 }

@@ -1,17 +1,24 @@
 /** Hosts as `api/` uses them. One host for now; placement comes with the second. */
+import type { DoctorCheck } from '../../protocol/doctor.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { Hosts } from '../services.ts';
 import { listSeenHosts, recordHost } from '../store/hosts.ts';
 import type { Context } from './context.ts';
 
-export function createHosts({ db, host }: Context): Hosts {
+/** @param ownChecks what only the controller can see; never rejects */
+export function createHosts(
+  { db, host }: Pick<Context, 'db' | 'host'>,
+  ownChecks: () => Promise<DoctorCheck[]>,
+): Hosts {
   return {
     async list() {
       try {
         const health = await host.health(AbortSignal.timeout(5_000));
-        const { driver, image, ok, problems, machines, memoryMiB, diskMiB } = health;
+        const { driver, image } = health;
+        const { ok, problems, machines, memoryMiB, diskMiB, evidence, addresses, recovered } = health;
         await recordHost(db, { id: host.id, driver, image });
-        return [{ id: host.id, driver, image, ok, problems, machines, memoryMiB, diskMiB }];
+        const shown = { id: host.id, driver, image, ok, problems, machines };
+        return [{ ...shown, memoryMiB, diskMiB, evidence, addresses, recovered }];
       } catch (error) {
         const named = PolydevError.from(error, 'host_unreachable');
         const seen = (await listSeenHosts(db)).find((row) => row.id === host.id);
@@ -26,9 +33,18 @@ export function createHosts({ db, host }: Context): Hosts {
             machines: 0,
             memoryMiB: none,
             diskMiB: none,
+            evidence: { machines: 0, bytes: 0 },
+            addresses: { used: 0, size: 0 },
+            recovered: { adopted: 0, ended: 0 },
           },
         ];
       }
+    },
+    async doctor(id) {
+      if (id !== host.id) throw new PolydevError('not_found', `there is no host ${id}`);
+      const [found, own] = await Promise.all([host.doctor(), ownChecks()]);
+      const checks = [...found.checks, ...own];
+      return { at: found.at, ok: checks.every(({ state }) => state !== 'fail'), checks };
     },
   };
 }

@@ -17,10 +17,13 @@ export interface Retention {
 
 const NAME = /^[a-z][a-z0-9-]*\.(log|json|png)$/;
 const MIB = 1024 * 1024;
+/** Adding up reads every folder, ms. */
+const USAGE_FRESH_MS = 10_000;
 
 export class Evidence {
   readonly #folder: string;
   readonly #retention: Retention;
+  #usage: { at: number; sum: Promise<{ machines: number; bytes: number }> } | undefined;
 
   constructor(folder: string, retention: Retention) {
     this.#folder = folder;
@@ -35,8 +38,20 @@ export class Evidence {
     await this.#retire(id);
   }
 
-  async #retire(current: MachineId): Promise<void> {
-    const kept = await Promise.all(
+  /** What is kept in all, as of a few seconds ago at most. */
+  async usage(): Promise<{ machines: number; bytes: number }> {
+    if (this.#usage === undefined || performance.now() - this.#usage.at > USAGE_FRESH_MS) {
+      const sum = this.#sizes().then((kept) => ({
+        machines: kept.length,
+        bytes: kept.reduce((all, { bytes }) => all + bytes, 0),
+      }));
+      this.#usage = { at: performance.now(), sum };
+    }
+    return this.#usage.sum;
+  }
+
+  async #sizes(): Promise<{ name: string; at: number; bytes: number }[]> {
+    return Promise.all(
       (await listIfThere(this.#folder)).map(async (name) => {
         const folder = join(this.#folder, name);
         const sizes = await Promise.all(
@@ -49,6 +64,10 @@ export class Evidence {
         };
       }),
     );
+  }
+
+  async #retire(current: MachineId): Promise<void> {
+    const kept = await this.#sizes();
     kept.sort((a, b) => b.at - a.at);
     let [machines, bytes] = [0, 0];
     for (const one of kept) {

@@ -75,6 +75,7 @@ export function fixtures(now = Date.now()) {
         { checkpoint: 'provider', at: iso(now - 12 * 24 * HOUR + 402) },
       ],
       error: null,
+      health: { state: 'healthy', since: iso(now - 12 * 24 * HOUR + 20_000), diagnosis: null },
       actions: [...machineActions('cli', 'ready')],
     }),
     Machine.parse({
@@ -95,6 +96,7 @@ export function fixtures(now = Date.now()) {
         { checkpoint: 'agent', at: iso(failedAt + 322) },
       ],
       error: stalled,
+      health: null,
       actions: [...machineActions('browser', 'failed')],
     }),
   ];
@@ -149,6 +151,9 @@ export function fixtures(now = Date.now()) {
       machines: 2,
       memoryMiB: { total: 15_990, available: 11_204 },
       diskMiB: { total: 101_000, available: 74_300 },
+      evidence: { machines: 41, bytes: 37_800_000 },
+      addresses: { used: 2, size: 61 },
+      recovered: { adopted: 0, ended: 0 },
     }),
     Host.parse({
       id: 'host-2',
@@ -159,6 +164,9 @@ export function fixtures(now = Date.now()) {
       machines: 0,
       memoryMiB: { total: 7_950, available: 6_102 },
       diskMiB: { total: 40_000, available: 2_900 },
+      evidence: { machines: 0, bytes: 0 },
+      addresses: { used: 0, size: 61 },
+      recovered: { adopted: 0, ended: 0 },
     }),
   ];
 
