@@ -33,7 +33,6 @@ export const RUN_PACKAGES: readonly HostPackage[] = [
 /** Needed on top by machines that are virtual machines. */
 export const VM_PACKAGES: readonly HostPackage[] = [
   { package: 'qemu-system-x86', binary: 'qemu-system-x86_64', why: 'runs the machines of the qemu driver' },
-  { package: 'e2fsprogs', binary: 'mkfs.ext4', why: 'makes the private disks of virtual machines' },
 ];
 
 /** Needed by `./polydev test` on top: a browser that looks at the dashboard, and a desktop to watch. */

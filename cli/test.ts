@@ -7,9 +7,9 @@ import { execa } from 'execa';
 import { z } from 'zod';
 import { openImageStore } from '../host/images/store.ts';
 import { PolydevError } from '../protocol/errors.ts';
-import { ensureImage } from './image.ts';
+import { ensureImage, ensureVm } from './image.ts';
 import { formatDuration, type Output } from './output.ts';
-import { ensurePackages, RUN_PACKAGES, TEST_PACKAGES } from './packages.ts';
+import { ensurePackages, RUN_PACKAGES, TEST_PACKAGES, VM_PACKAGES } from './packages.ts';
 import { type Settings, settingsPaths } from './settings.ts';
 import { ensureWeb } from './web.ts';
 
@@ -61,8 +61,12 @@ export async function test(
   if (parts.some((p) => p !== 'check')) {
     if (process.getuid?.() !== 0)
       throw new PolydevError('not_root', 'the tests start real machines, which needs root');
-    await ensurePackages([...RUN_PACKAGES, ...TEST_PACKAGES], { install: options.install, output, signal });
+    // Debian's QEMU is there for x64 hosts only, and so is the kernel.
+    const vm = process.arch === 'x64';
+    const packages = [...RUN_PACKAGES, ...TEST_PACKAGES, ...(vm ? VM_PACKAGES : [])];
+    await ensurePackages(packages, { install: options.install, output, signal });
     await ensureImage(settings, { output, signal });
+    if (vm) await ensureVm(settings, { output, signal });
     await ensureWeb(settings, { output, signal });
   }
 

@@ -28,6 +28,8 @@ export interface UpOptions {
   /** Where people reach the dashboard when something stands in front, for example https://polydev.example.org. */
   readonly publicUrl?: string;
   readonly driver: 'auto' | 'namespace' | 'qemu';
+  /** Turns the setting on. */
+  readonly keepFailed?: boolean;
 }
 
 const ControllerReady = z.object({ ready: z.literal(true), url: z.string(), signInUrl: z.string() });
@@ -213,6 +215,7 @@ async function startAll(
       hostSocket: paths.hostSocket,
       ...masterKeyConfig(settings, paths.masterKey),
       ...(options.publicUrl === undefined ? {} : { publicUrl: options.publicUrl }),
+      ...(options.keepFailed === undefined ? {} : { settings: { keepFailed: options.keepFailed } }),
       dataDir: paths.controllerData,
       webDist: path.join(app, 'web/dist'),
       instance: settings.instance,

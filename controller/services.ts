@@ -6,7 +6,7 @@
  */
 import type { Duplex } from 'node:stream';
 import type { ExecEvent, ExecRequest, TerminalSize } from '../protocol/agent.ts';
-import type { Credential, Host, Machine, Session, TimelineEvent } from '../protocol/api.ts';
+import type { CleanUp, Credential, Host, Machine, Session, TimelineEvent } from '../protocol/api.ts';
 import type { Diagnosis, DiagnosisName } from '../protocol/diagnoses.ts';
 import type { DoctorReport } from '../protocol/doctor.ts';
 import type { ErrorCode } from '../protocol/errors.ts';
@@ -14,6 +14,7 @@ import type { EvidenceFile } from '../protocol/host.ts';
 import type { CredentialId, MachineId, ProviderId, SessionId, UserId } from '../protocol/ids.ts';
 import type { MachineState, SessionState } from '../protocol/lifecycles.ts';
 import type { MachineKind, Realm } from '../protocol/machine.ts';
+import type { Settings, SettingsPatch } from '../protocol/settings.ts';
 import type { Meters } from './meters.ts';
 
 export interface LoginRequest {
@@ -22,6 +23,8 @@ export interface LoginRequest {
   readonly account: string;
   readonly realm: Realm;
   readonly expiresInSeconds: number;
+  /** Absent: as the setting says. */
+  readonly keepFailed?: boolean | undefined;
 }
 
 export interface Logins {
@@ -98,6 +101,11 @@ export interface Statistics {
 export interface Operation {
   /** @param stepBuckets upper bounds in seconds, ascending */
   statistics(from: Date, stepBuckets: readonly number[]): Promise<Statistics>;
+  settings(): Promise<Settings>;
+  /** Changes what is named; from then on for every controller on this database. */
+  changeSettings(patch: SettingsPatch): Promise<Settings>;
+  /** What stays for a while and goes by itself. */
+  cleanUp(): Promise<CleanUp>;
 }
 
 export interface Services {

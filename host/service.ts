@@ -21,7 +21,7 @@ import { hostMemory } from './evidence/facts.ts';
 import { openImageStore } from './images/store.ts';
 import { readConsole } from './machines/console.ts';
 import { MachineManager } from './machines/manager.ts';
-import { checkSpace, diskSpace, LOW_DISK_MIB } from './machines/space.ts';
+import { allowedMiB, checkSpace, diskSpace, LOW_DISK_MIB } from './machines/space.ts';
 import { Network } from './network/network.ts';
 import { checkRequirements } from './requirements.ts';
 import { startServer } from './server/server.ts';
@@ -104,6 +104,7 @@ export async function startHostService(
   if (running.length === 0) undo.use(network);
   for (const notice of network.notices) log.warn(notice);
   const images = openImageStore(config.imageCacheDir, { runDir });
+  await images.claim(instance, machinesFolder);
   undo.defer(() => (running.length === 0 ? images.unmountAll() : undefined));
   const choice = await chooseDriver({
     config,
@@ -134,7 +135,7 @@ export async function startHostService(
     evidence,
     facts: (spec, image) => examiner.facts(spec, image, false),
     readConsole,
-    checkSpace: () => checkSpace(dataDir),
+    checkSpace: (promised) => checkSpace(dataDir, config.diskOvercommit, promised),
     currentImage: async () => (await images.current())?.id,
     log,
   });
@@ -156,15 +157,8 @@ export async function startHostService(
       });
       await probing;
     }
-    return describeHealth({
-      config,
-      report,
-      network,
-      machines,
-      evidence,
-      recovered,
-      image: (await images.current())?.id ?? null,
-    });
+    const image = (await images.current())?.id ?? null;
+    return describeHealth({ config, report, network, machines, evidence, recovered, image });
   };
   const server = await startServer({
     socketPath: config.socketPath,
@@ -200,6 +194,7 @@ export async function startHostService(
     async stop() {
       await using all = new AsyncDisposableStack();
       all.defer(() => removeRunDir(config));
+      all.defer(() => images.unclaim(instance));
       all.use(network);
       all.defer(() => images.unmountAll());
       all.use(driver);
@@ -251,8 +246,12 @@ async function describeHealth(parts: {
     machines: machines.runningCount,
     memoryMiB: await hostMemory(),
     diskMiB,
-    load: { one: loadavg()[0] ?? 0, cpus: availableParallelism() },
+    promisedDiskMiB: {
+      used: machines.promisedDiskMiB,
+      allowed: allowedMiB(diskMiB.total, config.diskOvercommit),
+    },
     evidence: await evidence.usage(),
+    load: { one: loadavg()[0] ?? 0, cpus: availableParallelism() },
     addresses: { used: held, size },
     recovered,
     problems,

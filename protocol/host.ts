@@ -49,10 +49,17 @@ export const HostHealth = z.object({
   machines: z.number().int(),
   memoryMiB: z.object({ total: z.number(), available: z.number() }),
   diskMiB: z.object({ total: z.number(), available: z.number() }),
+  /** The sizes of all private disks together, and how much that may be: sparse files take space only as they are written. */
+  promisedDiskMiB: z.object({ used: z.number(), allowed: z.number() }),
+  /** What is kept of machines that are gone, and the bounds. */
+  evidence: z.object({
+    machines: z.number().int(),
+    mib: z.number(),
+    maxMachines: z.number().int(),
+    maxMib: z.number(),
+  }),
   /** Processes that want to run, over the last minute, and processors. */
   load: z.object({ one: z.number(), cpus: z.number().int() }),
-  /** What is kept of machines, those that run included. */
-  evidence: z.object({ machines: z.number().int(), bytes: z.number() }),
   /** Addresses for machines. */
   addresses: z.object({ used: z.number().int(), size: z.number().int() }),
   /** Machines that an earlier host service left: those that ran on, and those that had ended. */

@@ -27,6 +27,7 @@ import { addDoctorRoutes } from './routes/doctor.ts';
 import { addMachineRoutes } from './routes/machines.ts';
 import { addOperationRoutes } from './routes/operation.ts';
 import { addSessionRoutes } from './routes/sessions.ts';
+import { addSettingsRoutes } from './routes/settings.ts';
 import { addStreamRoutes } from './routes/streams.ts';
 import { createTickets } from './tickets.ts';
 
@@ -100,6 +101,7 @@ export async function buildApi(options: ApiOptions): Promise<Api> {
   addStreamRoutes(app, context);
   addDoctorRoutes(app, context);
   addOperationRoutes(app, context, metrics);
+  addSettingsRoutes(app, context);
   await addPages(app, options.webDist);
   return app;
 }

@@ -20,6 +20,11 @@ export function addHostMetrics(registry: Registry): { show(hosts: readonly Host[
   const running = gauge('polydev_host_machines', 'Machines that run on the host');
   const evidence = gauge('polydev_host_evidence_bytes', 'What is kept of machines');
   const evidenceOf = gauge('polydev_host_evidence_machines', 'Machines of which something is kept');
+  const promised = gauge(
+    'polydev_host_promised_disk_bytes',
+    'Sizes of all private disks together, used, and how much that may be, allowed',
+    'state',
+  );
   const addresses = gauge('polydev_host_addresses', 'Addresses for machines: used and free', 'state');
   const recovered = gauge(
     'polydev_host_recovered_machines',
@@ -28,26 +33,29 @@ export function addHostMetrics(registry: Registry): { show(hosts: readonly Host[
   );
   const all = [
     ...[up, memorySize, memoryFree, diskSize, diskFree, running, evidence, evidenceOf],
-    ...[addresses, recovered],
+    ...[promised, addresses, recovered],
   ];
   return {
     show(hosts) {
       for (const one of all) one.reset();
       for (const { id: host, ok, ...facts } of hosts) {
         up.set({ host }, ok ? 1 : 0);
+        const { promisedDiskMiB, evidence: kept, addresses: leases, recovered: found } = facts;
         // Nothing is known of one that does not answer; noughts would look like a full disk.
-        if (facts.memoryMiB.total === 0) continue;
+        if (promisedDiskMiB === null || kept === null || leases === null || found === null) continue;
         memorySize.set({ host }, facts.memoryMiB.total * MIB);
         memoryFree.set({ host }, facts.memoryMiB.available * MIB);
         diskSize.set({ host }, facts.diskMiB.total * MIB);
         diskFree.set({ host }, facts.diskMiB.available * MIB);
         running.set({ host }, facts.machines);
-        evidence.set({ host }, facts.evidence.bytes);
-        evidenceOf.set({ host }, facts.evidence.machines);
-        addresses.set({ host, state: 'used' }, facts.addresses.used);
-        addresses.set({ host, state: 'free' }, facts.addresses.size - facts.addresses.used);
-        recovered.set({ host, outcome: 'adopted' }, facts.recovered.adopted);
-        recovered.set({ host, outcome: 'ended' }, facts.recovered.ended);
+        evidence.set({ host }, kept.mib * MIB);
+        evidenceOf.set({ host }, kept.machines);
+        promised.set({ host, state: 'used' }, promisedDiskMiB.used * MIB);
+        promised.set({ host, state: 'allowed' }, promisedDiskMiB.allowed * MIB);
+        addresses.set({ host, state: 'used' }, leases.used);
+        addresses.set({ host, state: 'free' }, leases.size - leases.used);
+        recovered.set({ host, outcome: 'adopted' }, found.adopted);
+        recovered.set({ host, outcome: 'ended' }, found.ended);
       }
     },
   };

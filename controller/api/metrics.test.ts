@@ -92,14 +92,14 @@ describe('the metrics', () => {
   it('say what hosts say, and of one that does not answer only that', async () => {
     const [host] = api.services.hostList;
     if (host === undefined) throw new Error('the fake has no host');
-    const none = { total: 0, available: 0 };
-    const away = { ...host, id: 'away', ok: false, memoryMiB: none, diskMiB: none };
+    const silent = { promisedDiskMiB: null, evidence: null, load: null, addresses: null, recovered: null };
+    const away = { ...host, id: 'away', ok: false, ...silent };
     api.services.hostList = [host, away];
     const lines = (await scrape()).split('\n');
     expect(lines).toContain('polydev_host_up{host="local"} 1');
     expect(lines).toContain('polydev_host_memory_available_bytes{host="local"} 6291456000');
     expect(lines).toContain('polydev_host_addresses{host="local",state="free"} 59');
-    expect(lines).toContain('polydev_host_evidence_bytes{host="local"} 4096');
+    expect(lines).toContain('polydev_host_evidence_bytes{host="local"} 1048576');
     expect(lines.filter((line) => line.includes('"away"'))).toEqual(['polydev_host_up{host="away"} 0']);
     api.services.hostList = [host];
     expect(await scrape()).not.toContain('"away"');

@@ -14,11 +14,9 @@ export function createHosts(
     async list() {
       try {
         const health = await host.health(AbortSignal.timeout(5_000));
-        const { driver, image } = health;
-        const { ok, problems, machines, memoryMiB, diskMiB, evidence, addresses, recovered } = health;
-        await recordHost(db, { id: host.id, driver, image });
-        const shown = { id: host.id, driver, image, ok, problems, machines };
-        return [{ ...shown, memoryMiB, diskMiB, evidence, addresses, recovered }];
+        const { version: _version, ...facts } = health;
+        await recordHost(db, { id: host.id, driver: facts.driver, image: facts.image });
+        return [{ id: host.id, ...facts }];
       } catch (error) {
         const named = PolydevError.from(error, 'host_unreachable');
         const seen = (await listSeenHosts(db)).find((row) => row.id === host.id);
@@ -33,9 +31,11 @@ export function createHosts(
             machines: 0,
             memoryMiB: none,
             diskMiB: none,
-            evidence: { machines: 0, bytes: 0 },
-            addresses: { used: 0, size: 0 },
-            recovered: { adopted: 0, ended: 0 },
+            promisedDiskMiB: null,
+            evidence: null,
+            load: null,
+            addresses: null,
+            recovered: null,
           },
         ];
       }

@@ -2,10 +2,13 @@
 import { DBOS } from '@dbos-inc/dbos-sdk';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { HostMachine } from '../../protocol/host.ts';
+import type { MachineId } from '../../protocol/ids.ts';
 import { getMachine, listUnfinishedMachines, patchMachine } from '../store/machines.ts';
-import { getSession, listUnfinishedSessions } from '../store/sessions.ts';
+import { trackOrphans } from '../store/orphans.ts';
+import { listUnfinishedSessions } from '../store/sessions.ts';
 import type { MachineRow } from '../store/tables.ts';
-import type { Context } from './context.ts';
+import { boundKept, isDue } from './clean-up.ts';
+import { type Context, readOperatorSettings } from './context.ts';
 import { applicationVersion } from './engine.ts';
 import { type LoginFlow, loginWorkflowId } from './login.ts';
 import { startLoginFlow } from './logins.ts';
@@ -57,19 +60,31 @@ export async function reconcileMachines(context: Context): Promise<void> {
     );
     known.delete(row.id);
   }
+  const settings = await readOperatorSettings(context);
+  const strangers: MachineId[] = [];
   for (const id of known.keys()) {
     if (context.closing.aborted) return;
     // Rows were read before the host was asked: one that was made in between is not unknown.
     const row = await getMachine(context.db, id);
-    if (row !== undefined && row.state !== 'destroyed') continue;
-    context.log.warn({ machine: id }, 'the host has a machine that nobody owns; it is destroyed');
-    context.meters.recovered('machine_unowned');
-    await context.host
-      .destroy(id, context.closing)
-      .catch((error: unknown) =>
-        context.log.warn({ machine: id, err: PolydevError.from(error) }, 'it stays'),
-      );
+    if (row === undefined) strangers.push(id);
+    else if (row.state === 'destroyed')
+      await destroyUnowned(context, id, 'is destroyed, and its host has it');
   }
+  // Stays for a while: the database may be older than the machine, which may be somebody's.
+  const since = Date.now() - settings.orphanGraceSeconds * 1000;
+  for (const { id, seenAt } of await trackOrphans(context.db, context.host.id, strangers)) {
+    if (context.closing.aborted) return;
+    if (seenAt.getTime() <= since) await destroyUnowned(context, id, 'is in no database');
+  }
+  await boundKept(context, settings);
+}
+
+async function destroyUnowned(context: Context, id: MachineId, why: string): Promise<void> {
+  context.log.warn({ machine: id, why }, 'a machine that nobody owns is destroyed');
+  context.meters.recovered('machine_unowned');
+  await context.host
+    .destroy(id, context.closing)
+    .catch((error: unknown) => context.log.warn({ machine: id, err: PolydevError.from(error) }, 'it stays'));
 }
 
 async function reconcileMachine(
@@ -115,9 +130,9 @@ async function reconcileMachine(
       // Only CLI machines of earlier versions fail: they keep their disk until somebody decides, but do not run. A
       // browser machine has nothing to keep.
       if (row.kind === 'cli' && known?.state === 'running') await context.host.stop(row.id, context.closing);
-      const session = row.sessionId === null ? undefined : await getSession(context.db, row.sessionId);
-      const over = session === undefined || session.cleanedAt !== null;
-      if (row.kind === 'browser' && over) await destroyMachine(context, row.id, context.closing);
+      if (row.kind === 'browser' && (await isDue(context, row))) {
+        await destroyMachine(context, row.id, context.closing);
+      }
       return;
     }
     case 'destroyed':

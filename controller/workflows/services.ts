@@ -8,17 +8,17 @@ import { createMeters } from '../meters.ts';
 import type { Services } from '../services.ts';
 import { listen } from '../store/notifications.ts';
 import { prune } from '../store/prune.ts';
-import { readStatistics } from '../store/statistics.ts';
 import type { Database } from '../store/tables.ts';
 import type { Vault } from '../vault/vault.ts';
 import { type Context, DEFAULT_SETTINGS, type WorkflowSettings } from './context.ts';
 import { createCredentials } from './credential-service.ts';
-import { configureEngine } from './engine.ts';
+import { configureEngine, pruneWorkflows } from './engine.ts';
 import { createHosts } from './host-service.ts';
 import { registerAbandon, registerLogin } from './login.ts';
 import { createLogins } from './logins.ts';
 import { registerMachineFlows } from './machine-flows.ts';
 import { createMachines } from './machine-service.ts';
+import { createOperation } from './operation.ts';
 import { ownChecks } from './own-checks.ts';
 import { reconcileMachines, reconcileSessions } from './reconcile.ts';
 
@@ -81,7 +81,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     credentials: createCredentials(context, flows),
     hosts: createHosts(context, () => ownChecks(context.db, deps.masterKeyFile)),
     meters: context.meters,
-    operation: { statistics: (from, stepBuckets) => readStatistics(context.db, from, stepBuckets) },
+    operation: createOperation(context),
     async [Symbol.asyncDispose]() {
       closing.abort();
       await reconciling;
@@ -118,7 +118,9 @@ async function pruneOld(context: Context): Promise<void> {
   const cutoff = new Date(Date.now() - context.settings.retentionDays * DAY_MS);
   try {
     const rows = await prune(context.db, cutoff, context.closing);
-    if (rows > 0) context.log.info({ rows, cutoff }, 'what was too old was removed from the database');
+    const workflows = await pruneWorkflows(cutoff, context.closing);
+    if (rows + workflows > 0)
+      context.log.info({ rows, workflows, cutoff }, 'what was too old was removed from the database');
   } catch (error) {
     context.log.warn({ err: PolydevError.from(error) }, 'what is too old could not be removed');
   }

@@ -11,11 +11,10 @@ import type { Leases } from '../system/leases.ts';
 import type { Driver, DriverReport } from './driver.ts';
 import { diskOwner as rootfsOwner } from './namespace/disk.ts';
 import { NamespaceDriver } from './namespace/driver.ts';
-
-import { diskOwner as imageOwner } from './qemu/disk.ts';
 import { QemuDriver } from './qemu/driver.ts';
 import type { Survivor } from './survivors.ts';
 import { passedBefore, rememberTrial } from './trials.ts';
+import { diskOwner as imageOwner } from './vm/disk.ts';
 
 /** Who owns the private disk in a machine's folder, whichever driver made it. */
 export const DISK_OWNERS = [rootfsOwner, imageOwner] as const;

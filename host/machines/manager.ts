@@ -10,12 +10,13 @@ import { z } from 'zod';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { EvidenceFile, HostMachine, UploadedEvidence } from '../../protocol/host.ts';
 import { ImageId, MachineId } from '../../protocol/ids.ts';
-import { ExitReport, MachineSpec, type Stamp } from '../../protocol/machine.ts';
+import { DEFAULT_DISK_MIB, ExitReport, MachineSpec, type Stamp } from '../../protocol/machine.ts';
 import type { Examined } from '../diagnosis/examiner.ts';
 import type { Driver, Machine } from '../drivers/driver.ts';
 import type { Evidence } from '../evidence/evidence.ts';
 import { listIfThere, parseJson, readIfThere, writeAtomic } from '../system/files.ts';
 import { KeyedQueue } from './queue.ts';
+import type { Promised } from './space.ts';
 
 export interface ManagerOptions {
   driver: Driver;
@@ -24,8 +25,8 @@ export interface ManagerOptions {
   evidence: Evidence;
   /** The console a driver left in a machine's folder. */
   readConsole: (folder: string) => Promise<string>;
-  /** Throws `host_out_of_space` when no machine may start. */
-  checkSpace: () => Promise<void>;
+  /** Throws `host_out_of_space` when no machine may start with this much more promised to it. */
+  checkSpace: (promised: Promised) => Promise<void>;
   currentImage: () => Promise<ImageId | undefined>;
   /** What is so around a machine, for its evidence. */
   facts: (spec: MachineSpec, image: ImageId) => Promise<object>;
@@ -58,6 +59,8 @@ export class MachineManager {
   readonly #entries = new Map<MachineId, Entry>();
   readonly #queue = new KeyedQueue();
   #closing = false;
+  /** Promised to machines that are not listed yet. */
+  #promisingMiB = 0;
 
   constructor(options: ManagerOptions) {
     this.#options = options;
@@ -109,6 +112,11 @@ export class MachineManager {
 
   get runningCount(): number {
     return [...this.#entries.values()].filter(({ state }) => state === 'running').length;
+  }
+
+  /** The sizes of all private disks together, MiB. */
+  get promisedDiskMiB(): number {
+    return [...this.#entries.values()].reduce((sum, { spec }) => sum + diskMiBOf(spec), 0);
   }
 
   list(): HostMachine[] {
@@ -164,7 +172,15 @@ export class MachineManager {
     }
     const image = spec.image ?? known?.image ?? (await this.#options.currentImage());
     if (image === undefined) throw new PolydevError('image_missing', 'this host has no current image');
-    await this.#options.checkSpace();
+    const wanted = known === undefined ? diskMiBOf(spec) : 0;
+    // Several start at once: each counts from the moment it is looked at.
+    const used = this.promisedDiskMiB + this.#promisingMiB;
+    this.#promisingMiB += wanted;
+    try {
+      await this.#options.checkSpace({ used, wanted });
+    } finally {
+      this.#promisingMiB -= wanted;
+    }
     return this.#start(spec, image, known);
   }
 
@@ -386,6 +402,8 @@ export class MachineManager {
     if (failures.length > 0) throw new AggregateError(failures, 'machines did not end');
   }
 }
+
+const diskMiBOf = (spec: MachineSpec): number => spec.limits.diskMiB ?? DEFAULT_DISK_MIB[spec.kind];
 
 function newEntry(spec: MachineSpec, image: ImageId): Entry {
   return {

@@ -40,6 +40,7 @@ import {
   type SessionState,
   sessionActions,
 } from '../../protocol/lifecycles.ts';
+import { SETTINGS_DEFAULTS, Settings } from '../../protocol/settings.ts';
 
 /** The far end of a stream that the API opened: what the guest would read and write. */
 export interface FarEnd {
@@ -87,7 +88,9 @@ export class FakeServices implements Services {
       machines: 0,
       memoryMiB: { total: 8000, available: 6000 },
       diskMiB: { total: 80_000, available: 60_000 },
-      evidence: { machines: 3, bytes: 4096 },
+      promisedDiskMiB: { used: 10_240, allowed: 320_000 },
+      evidence: { machines: 3, mib: 1, maxMachines: 200, maxMib: 512 },
+      load: { one: 0.5, cpus: 2 },
       addresses: { used: 2, size: 61 },
       recovered: { adopted: 0, ended: 0 },
     },
@@ -187,6 +190,7 @@ export class FakeServices implements Services {
       address: '10.77.0.2',
       createdAt: now(),
       endedAt: null,
+      removeAt: null,
       stamps: [],
       error: null,
       health: null,
@@ -352,7 +356,19 @@ export class FakeServices implements Services {
 
   readonly meters = createMeters();
 
+  settings: Settings = SETTINGS_DEFAULTS;
+
   readonly operation: Operation = {
+    settings: async () => this.settings,
+    changeSettings: async (patch) => {
+      this.settings = Settings.parse({ ...this.settings, ...patch });
+      return this.settings;
+    },
+    cleanUp: async () => ({
+      settings: this.settings,
+      kept: [...this.machineMap.values()].filter(({ removeAt }) => removeAt !== null),
+      orphans: [],
+    }),
     statistics: async (from, stepBuckets): Promise<Statistics> => {
       const upTo = new Date();
       const over = [...this.sessions.values()].filter(

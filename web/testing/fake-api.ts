@@ -8,6 +8,7 @@ import { DIAGNOSES, type DiagnosisReply } from '../../protocol/diagnoses.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { newMachineId } from '../../protocol/ids.ts';
 import { isFinal, machineActions, type SessionState, sessionActions } from '../../protocol/lifecycles.ts';
+import { SettingsPatch } from '../../protocol/settings.ts';
 import { fixtures, newSession, PERSON } from './fixtures.ts';
 import { bridgeDesktop, bridgeTerminal } from './streams.ts';
 
@@ -105,6 +106,12 @@ export async function startFakeApi({ dist, rfbSocket }: FakeApiOptions): Promise
   sessionRoutes(app, api, listeners, find);
   machineRoutes(app, api, find);
 
+  app.get('/api/clean-up', () => ({
+    settings: data.settings,
+    kept: data.machines.filter(({ removeAt }) => removeAt !== null),
+    orphans: [],
+  }));
+  app.patch('/api/settings', ({ body }) => Object.assign(data.settings, SettingsPatch.parse(body)));
   app.get('/api/me', () => ({ userId: PERSON, role: 'operator', realms: ['internet', 'test'] }));
   app.post('/api/sign-out', (_request, reply) => {
     api.signedIn = false;

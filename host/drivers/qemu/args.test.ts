@@ -1,10 +1,5 @@
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { clockKhz, hypervisorArguments } from './args.ts';
-import { tar } from './tar.ts';
 
 const plan = {
   accelerator: 'tcg' as const,
@@ -47,23 +42,4 @@ it('opens nothing by a path, keeps layers and configuration read-only, and stays
 it('reads the clock from the host, as the kernel will not measure it under load', () => {
   expect(clockKhz('cpu MHz\t\t: 2500.000\nbogomips\t: 5000.00\n')).toBe(2_500_000);
   expect(clockKhz('Features: fp\n')).toBeUndefined();
-});
-
-it('writes a config drive that any tar unpacks', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'polydev-tar-'));
-  try {
-    const text = `${'x'.repeat(1000)}ü\n`;
-    const archive = tar([
-      { path: 'polydev/config.json', mode: 0o400, text },
-      { path: 'systemd/network/10-eth0.network', mode: 0o644, text: '[Match]\n' },
-    ]);
-    writeFileSync(join(folder, 'a.tar'), archive);
-    execFileSync('tar', ['-x', '-f', 'a.tar'], { cwd: folder, timeout: 5000 });
-    expect(readFileSync(join(folder, 'polydev/config.json'), 'utf8')).toBe(text);
-    expect(statSync(join(folder, 'polydev/config.json')).mode & 0o777).toBe(0o400);
-    expect(statSync(join(folder, 'systemd/network')).mode & 0o777).toBe(0o755);
-    expect(archive.length % 512).toBe(0);
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
 });

@@ -1,6 +1,7 @@
 /** The command line of a machine's hypervisor. Nothing here runs anything. */
 import { readFileSync } from 'node:fs';
 import type { Limits, MachineKind } from '../../../protocol/machine.ts';
+import { guestArguments } from '../vm/arguments.ts';
 
 export type Accelerator = 'tcg' | 'kvm';
 
@@ -31,20 +32,6 @@ export interface HypervisorPlan {
 export const AGENT_PORT_NAME = 'org.polydev.agent';
 /** Memory for translated code; kvm has none. */
 export const TRANSLATION_MIB = 256;
-
-/** Units of Debian that a machine without screen, keyboard, modules and hibernation does not need; measured: a third of the boot. */
-const MASKED_UNITS: readonly string[] = [
-  ...['getty@tty1.service', 'serial-getty@ttyS0.service', 'getty-static.service'],
-  ...['e2scrub_reap.service', 'e2scrub_all.timer', 'fstrim.timer'],
-  ...['apt-daily.timer', 'apt-daily-upgrade.timer', 'dpkg-db-backup.timer'],
-  ...['configfs', 'dm_mod', 'drm', 'efi_pstore', 'fuse', 'loop'].map((name) => `modprobe@${name}.service`),
-  ...['dev-hugepages.mount', 'dev-mqueue.mount', 'sys-kernel-debug.mount', 'sys-kernel-tracing.mount'],
-  ...['systemd-random-seed.service', 'systemd-sysusers.service', 'systemd-update-utmp.service'],
-  ...['systemd-update-utmp-runlevel.service', 'systemd-pstore.service', 'systemd-journal-flush.service'],
-  ...['systemd-modules-load.service', 'systemd-tmpfiles-clean.timer', 'systemd-remount-fs.service'],
-  ...['systemd-network-generator.service', 'systemd-user-sessions.service', 'systemd-logind.service'],
-  ...['dbus.service', 'dbus.socket', 'systemd-tmpfiles-setup.service', 'systemd-tmpfiles-setup-dev.service'],
-];
 
 /**
  * What the kernel would have to measure, in kHz: under software emulation on a busy host its own measurement fails in some
@@ -92,14 +79,10 @@ function drive(serial: string, descriptor: number, options: string): string[] {
 
 export function hypervisorArguments(plan: HypervisorPlan): string[] {
   const { accelerator, limits, kind, hostname, mac, files } = plan;
-  const append = kernelArguments(accelerator, [
-    `polydev.layers=${files.layers.length}`,
-    // Nobody needs the disk of a single-use machine after a crash: it is not waited for.
-    ...(kind === 'browser' ? ['polydev.volatile'] : []),
-    `systemd.hostname=${hostname}`,
-    'systemd.show_status=no',
-    ...MASKED_UNITS.map((unit) => `systemd.mask=${unit}`),
-  ]);
+  const append = kernelArguments(
+    accelerator,
+    guestArguments({ layers: files.layers.length, kind, hostname }),
+  );
   return [
     ...baseArguments(accelerator, Math.ceil(limits.cpus), limits.memoryMiB),
     ...['-name', hostname],

@@ -20,12 +20,12 @@ import { endProcess, runs } from '../../system/processes.ts';
 import { listenUnix, type WaitStatus } from '../../system/syscalls.ts';
 import type { Driver, DriverReport, Machine } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
-import { type Accelerator, hypervisorArguments, TRANSLATION_MIB } from './args.ts';
-import { GuestChannel } from './channel.ts';
-import { configDrive, guestConfig } from './config.ts';
-import { diskOwner, diskPath, ensureDisk, removeDisk } from './disk.ts';
+import { GuestChannel } from '../vm/channel.ts';
+import { configDrive, guestConfig, hostnameOf } from '../vm/config.ts';
+import { diskOwner, diskPath, ensureDisk, removeDisk } from '../vm/disk.ts';
+import { VirtualMachine } from '../vm/machine.ts';
+import { type Accelerator, AGENT_PORT_NAME, hypervisorArguments, TRANSLATION_MIB } from './args.ts';
 import { type Hypervisor, startHypervisor } from './hypervisor.ts';
-import { QemuMachine } from './machine.ts';
 import { probe } from './probe.ts';
 import { readState, type State, writeState } from './state.ts';
 
@@ -73,7 +73,7 @@ export class QemuDriver implements Driver {
   readonly slowdown: number;
   readonly #options: QemuDriverOptions;
   readonly #exits = new ExitWatch();
-  readonly #machines = new Map<MachineId, QemuMachine>();
+  readonly #machines = new Map<MachineId, VirtualMachine>();
 
   constructor(options: QemuDriverOptions) {
     this.#options = options;
@@ -117,7 +117,7 @@ export class QemuDriver implements Driver {
     await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
     await Console.forget(place.folder);
     const owner = await claimIds(idLeases, place.folder, diskOwner(place.folder));
-    await ensureDisk(place.folder, spec.kind, owner, signal);
+    await ensureDisk(place.folder, spec, owner, signal);
     const console = await Console.open(place.folder, place.console, owner);
     undo.defer(() => console.close());
     const attachment = await network.attachTap(spec.id, spec.realm, signal);
@@ -169,9 +169,9 @@ export class QemuDriver implements Driver {
       );
     }
     const layers = await images.layerFiles(image);
-    const hostname = spec.id.replace('_', '-').slice(0, 12);
     const config = join(place.runFolder, 'config.tar');
-    const guest = guestConfig(spec, { hostname, attachment, mark, slowdown: this.slowdown });
+    const listen = { serial: AGENT_PORT_NAME, mark };
+    const guest = guestConfig(spec, { attachment, listen, slowdown: this.slowdown });
     await rm(config, { force: true });
     await writeFile(config, configDrive(guest, spec, attachment), { mode: 0o400, flag: 'wx' });
     chownSync(config, owner, owner);
@@ -205,7 +205,7 @@ export class QemuDriver implements Driver {
           accelerator,
           limits: spec.limits,
           kind: spec.kind,
-          hostname,
+          hostname: hostnameOf(spec.id),
           mac: attachment.mac,
           files,
         }),
@@ -221,10 +221,10 @@ export class QemuDriver implements Driver {
     );
   }
 
-  #present(state: State, console: Console, ended: Promise<WaitStatus>): QemuMachine {
+  #present(state: State, console: Console, ended: Promise<WaitStatus>): VirtualMachine {
     const { id } = state.spec;
     const place = this.#place(id);
-    const machine = new QemuMachine({
+    const machine = new VirtualMachine({
       spec: state.spec,
       image: state.image,
       address: state.address,

@@ -1,4 +1,4 @@
-/** A running machine of the qemu driver. */
+/** A running virtual machine, whatever hypervisor runs it. */
 import type { Duplex } from 'node:stream';
 import { PolydevError } from '../../../protocol/errors.ts';
 import type { ImageId, MachineId } from '../../../protocol/ids.ts';
@@ -14,18 +14,24 @@ import { oomKilled } from '../../system/cgroups.ts';
 import { type ProcessIdentity, runs, waitGone } from '../../system/processes.ts';
 import type { WaitStatus } from '../../system/syscalls.ts';
 import type { Machine } from '../driver.ts';
-import type { GuestChannel } from './channel.ts';
 
-export interface QemuMachineParts {
+/** What a driver has to its guest. */
+export interface Channel extends Disposable {
+  /** Throws `machine_unreachable`. */
+  dial(port: number, signal: AbortSignal): Promise<Duplex>;
+}
+
+export interface VirtualMachineParts {
   spec: MachineSpec;
   image: ImageId;
   address: string;
   stamps: Stamp[];
+  /** The hypervisor. */
   process: ProcessIdentity;
   ended: Promise<WaitStatus>;
   console: Console;
   consoleFolder: string;
-  channel: GuestChannel;
+  channel: Channel;
   cgroup: string;
   reclaim: (options: { disk: boolean }) => Promise<void>;
 }
@@ -33,16 +39,16 @@ export interface QemuMachineParts {
 /** What a guest gets to end by itself, its disk written. */
 const STOP_GRACE_MS = 15_000;
 
-export class QemuMachine implements Machine {
+export class VirtualMachine implements Machine {
   readonly id: MachineId;
   readonly spec: MachineSpec;
   readonly image: ImageId;
   readonly address: string;
   readonly stamps: readonly Stamp[];
   readonly exited: Promise<ExitReport>;
-  readonly #parts: QemuMachineParts;
+  readonly #parts: VirtualMachineParts;
 
-  constructor(parts: QemuMachineParts) {
+  constructor(parts: VirtualMachineParts) {
     this.#parts = parts;
     this.id = parts.spec.id;
     this.spec = parts.spec;

@@ -2,10 +2,10 @@
 import { chownSync, closeSync, ftruncateSync, openSync, statSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { MachineKind } from '../../../protocol/machine.ts';
+import { DEFAULT_DISK_MIB, type MachineSpec } from '../../../protocol/machine.ts';
 import { run } from '../../system/command.ts';
 
-export const DISK_BYTES = 16 * 1024 ** 3;
+const MIB = 1024 * 1024;
 
 export const diskPath = (folder: string): string => join(folder, 'disk.img');
 
@@ -14,26 +14,29 @@ export function diskOwner(folder: string): number | undefined {
   return statSync(diskPath(folder), { throwIfNoEntry: false })?.uid;
 }
 
-/** Makes the disk unless it is there. `owner` is the only one who may read it. */
+/** Makes the disk unless it is there; one that is there keeps its size. `owner` is the only one who may read it. */
 export async function ensureDisk(
   folder: string,
-  kind: MachineKind,
+  { kind, limits }: Pick<MachineSpec, 'kind' | 'limits'>,
   owner: number,
   signal: AbortSignal,
 ): Promise<void> {
   if (diskOwner(folder) !== undefined) return;
+  const sizeMiB = limits.diskMiB ?? DEFAULT_DISK_MIB[kind];
   const draft = join(folder, '.disk.img.tmp');
   await rm(draft, { force: true });
   const file = openSync(draft, 'wx', 0o600);
   try {
-    ftruncateSync(file, DISK_BYTES);
+    ftruncateSync(file, sizeMiB * MIB);
   } finally {
     closeSync(file);
   }
-  const features = kind === 'browser' ? ['-O', '^has_journal'] : ['-J', 'size=16'];
+  // mkfs chooses the journal of a small disk itself: a fixed one would not fit.
+  const journal = sizeMiB < 512 ? [] : ['-J', 'size=16'];
+  const features = kind === 'browser' ? ['-O', '^has_journal'] : journal;
   await run(
     [
-      ...['mkfs.ext4', '-q', '-F', ...features, '-m', '0', '-i', '65536'],
+      ...['mke2fs', '-q', '-F', '-t', 'ext4', '-b', '4096', ...features, '-m', '0', '-i', '65536'],
       ...['-E', 'lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0', draft],
     ],
     { signal, timeoutMs: 30_000, failure: 'machine_start_failed' },

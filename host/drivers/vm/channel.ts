@@ -1,14 +1,15 @@
-/** The channel to a guest: streams over its serial port, which the hypervisor keeps as a unix socket. */
+/** The channel to a guest that has no sockets to its host: streams over a serial port, which the hypervisor keeps as a unix socket. */
 import { createConnection } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Multiplexer } from '../../../protocol/channel/multiplexer.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
+import type { Channel } from './machine.ts';
 
 const DIAL_TIMEOUT_MS = 5000;
 const RETRY_MS = 200;
 
-export class GuestChannel implements Disposable {
+export class GuestChannel implements Channel {
   readonly #path: string;
   readonly #mark: Buffer;
   readonly #stop = new AbortController();

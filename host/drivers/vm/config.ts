@@ -1,27 +1,30 @@
 /** What a virtual machine is told on its config drive: files that its first program unpacks to /run. */
+import type { MachineId } from '../../../protocol/ids.ts';
 import type { GuestConfig, MachineSpec } from '../../../protocol/machine.ts';
 import type { Attachment } from '../../network/network.ts';
-import { AGENT_PORT_NAME } from './args.ts';
 import { type TarFile, tar } from './tar.ts';
 
-/** `mark`: what the channel's two ends know each other by, 32 hex digits. */
+/** As the guest calls itself. */
+export const hostnameOf = (id: MachineId): string => id.replace('_', '-').slice(0, 12);
+
+/** `listen`: where the agent waits for its host; `slowdown`: the driver's. */
 export function guestConfig(
   spec: MachineSpec,
-  made: { hostname: string; attachment: Attachment; mark: string; slowdown: number },
+  made: { attachment: Attachment; listen: GuestConfig['listen']; slowdown: number },
 ): GuestConfig {
-  const { hostname, attachment, mark, slowdown } = made;
+  const { attachment, listen, slowdown } = made;
   return {
     version: 1,
     machineId: spec.id,
     kind: spec.kind,
     realm: spec.realm,
-    hostname,
+    hostname: hostnameOf(spec.id),
     display: spec.display,
     agentTokenHash: spec.agentTokenHash,
     dns: attachment.dns,
     ...(attachment.ca === undefined ? {} : { ca: attachment.ca }),
     slowdown,
-    listen: { serial: AGENT_PORT_NAME, mark },
+    listen,
   };
 }
 
