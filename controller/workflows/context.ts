@@ -10,6 +10,7 @@ import { DEFAULT_DISK_MIB, type Display, type Limits, type MachineKind } from '.
 import { SETTINGS_DEFAULTS, Settings, type SettingsPatch } from '../../protocol/settings.ts';
 import { type AgentClient, createAgentClient } from '../hosts/agent-client.ts';
 import type { HostClient } from '../hosts/host-client.ts';
+import type { Meters } from '../meters.ts';
 import type { Notifications } from '../store/notifications.ts';
 import { readSettings } from '../store/settings.ts';
 import type { Database } from '../store/tables.ts';
@@ -49,6 +50,7 @@ export interface Context {
   readonly uses: Uses;
   readonly settings: WorkflowSettings;
   readonly log: Logger;
+  readonly meters: Meters;
   /** Fires when this controller shuts down: steps are left where they are, for the next start. */
   readonly closing: AbortSignal;
 }

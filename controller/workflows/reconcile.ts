@@ -40,9 +40,13 @@ export async function reconcileSessions(
     const active = workflow !== null && ['PENDING', 'ENQUEUED', 'DELAYED'].includes(workflow.status);
     // Another controller's work is its own until it starts again.
     if (active && workflow.executorId !== DBOS.executorID) continue;
-    if (active && workflow.applicationVersion === applicationVersion()) continue;
+    if (active && workflow.applicationVersion === applicationVersion()) {
+      context.meters.recovered('session_resumed');
+      continue;
+    }
     if (active) await DBOS.cancelWorkflow(workflow.workflowID);
     context.log.warn({ session: session.id, state: session.state }, 'a session could not be taken up');
+    context.meters.recovered('session_given_up');
     await DBOS.startWorkflow(flows.abandon, { workflowID: `abandon-${session.id}` })(session.id);
   }
 }
@@ -99,6 +103,7 @@ async function hibernateWhenIdle(context: Context, row: MachineRow, flows: Machi
 
 async function destroyUnowned(context: Context, id: MachineId, why: string): Promise<void> {
   context.log.warn({ machine: id, why }, 'a machine that nobody owns is destroyed');
+  context.meters.recovered('machine_unowned');
   await context.host
     .destroy(id, context.closing)
     .catch((error: unknown) => context.log.warn({ machine: id, err: PolydevError.from(error) }, 'it stays'));
@@ -125,6 +130,7 @@ async function reconcileMachine(
     }
     case 'ready':
       if (known === undefined || known.state === 'exited') {
+        context.meters.recovered('machine_lost');
         await fail(context, row.id, endedError(row.id, known), [row.state]);
       } else if (known.state === 'stopped') {
         // Stopped by a controller that was killed before it could note it, or just now.
@@ -154,6 +160,7 @@ async function reconcileMachine(
     case 'creating':
     case 'booting':
       if (age > STALE_MS) {
+        context.meters.recovered('start_given_up');
         const message = `the start of machine ${row.id} was given up by a controller that is gone`;
         await fail(context, row.id, new PolydevError('controller_restarted', message), [row.state]);
       }

@@ -4,6 +4,7 @@ import { DBOS } from '@dbos-inc/dbos-sdk';
 import type { Logger } from 'pino';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { HostClient } from '../hosts/host-client.ts';
+import { createMeters } from '../meters.ts';
 import type { Services } from '../services.ts';
 import { listen } from '../store/notifications.ts';
 import { prune } from '../store/prune.ts';
@@ -18,6 +19,7 @@ import { createLogins } from './logins.ts';
 import { type MachineFlows, registerMachineFlows } from './machine-flows.ts';
 import { createMachines } from './machine-service.ts';
 import { createOperation } from './operation.ts';
+import { ownChecks } from './own-checks.ts';
 import { reconcileMachines, reconcileSessions } from './reconcile.ts';
 import { createUses } from './uses.ts';
 
@@ -29,6 +31,8 @@ export interface ServicesDeps {
   readonly vault: Vault;
   readonly hostClient: HostClient;
   readonly log: Logger;
+  /** For the doctor, which looks at its mode; absent: the key is from the environment. */
+  readonly masterKeyFile?: string;
   /** Default: DEFAULT_SETTINGS. */
   readonly settings?: Partial<WorkflowSettings>;
   /** Stable over restarts, different for each controller on one database. Default `controller-1`. */
@@ -58,6 +62,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     uses: createUses(),
     settings: { ...DEFAULT_SETTINGS, ...deps.settings },
     log,
+    meters: createMeters(),
     closing: closing.signal,
   };
 
@@ -78,7 +83,8 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     logins: createLogins(context, login),
     machines: createMachines(context, flows),
     credentials: createCredentials(context, flows),
-    hosts: createHosts(context),
+    hosts: createHosts(context, () => ownChecks(context.db, deps.masterKeyFile)),
+    meters: context.meters,
     operation: createOperation(context),
     async [Symbol.asyncDispose]() {
       closing.abort();

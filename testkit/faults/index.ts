@@ -3,6 +3,7 @@
 import { addressPoolExhausted } from './address-pool-exhausted/fault.ts';
 import { agentCrashLoop } from './agent-crash-loop/fault.ts';
 import { agentFileMissing } from './agent-file-missing/fault.ts';
+import { agentHangs } from './agent-hangs/fault.ts';
 import { agentPortTaken } from './agent-port-taken/fault.ts';
 import { agentRuntimeBadInterpreter } from './agent-runtime-bad-interpreter/fault.ts';
 import { agentRuntimeIllegalInstruction } from './agent-runtime-illegal-instruction/fault.ts';
@@ -42,6 +43,7 @@ export const FAULTS: readonly Fault[] = [
   agentCrashLoop,
   agentWrongToken,
   agentWrongVersion,
+  agentHangs,
   agentPortTaken,
   xvncMissing,
   xvncFails,
