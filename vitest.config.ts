@@ -1,8 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
 /**
- * Three suites: `unit` (also contracts; beside the code), `faults` (real faults in real machines, diagnosed by name) and
- * `e2e` (whole sessions on real parts, one at a time).
+ * Four suites: `unit` (also contracts; beside the code), `faults` (real faults in real machines, diagnosed by name) and
+ * `e2e` (whole sessions on real parts, one at a time); `kvm` runs inside testkit/kvm-bench/, where there is KVM.
  */
 export default defineConfig({
   test: {
@@ -11,7 +11,10 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['**/*.test.{ts,tsx}'],
-          exclude: ['**/node_modules/**', '**/dist/**', 'testkit/e2e/**', 'testkit/faults/faults.test.ts'],
+          exclude: [
+            ...['**/node_modules/**', '**/dist/**', 'testkit/e2e/**', 'testkit/faults/faults.test.ts'],
+            'testkit/kvm-bench/**',
+          ],
           environment: 'node',
           testTimeout: 60_000,
           hookTimeout: 120_000,
@@ -27,6 +30,17 @@ export default defineConfig({
           testTimeout: 120_000,
           hookTimeout: 120_000,
           pool: 'forks',
+        },
+      },
+      {
+        test: {
+          name: 'kvm',
+          include: ['testkit/kvm-bench/**/*.test.ts'],
+          environment: 'node',
+          testTimeout: 900_000,
+          hookTimeout: 900_000,
+          pool: 'forks',
+          fileParallelism: false,
         },
       },
       {

@@ -52,7 +52,7 @@ export function driverContract(contract: DriverContract): void {
       const argv = [script, JSON.stringify({ ...bench.config, driver: name })];
       child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
       if (child.stdout === null) throw new Error('no output');
-      await once(child.stdout, 'data', { signal: AbortSignal.timeout(60_000) });
+      await once(child.stdout, 'data', { signal: AbortSignal.timeout(bootMs) });
     };
     const end = async (signal: NodeJS.Signals): Promise<void> => {
       if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;

@@ -41,6 +41,8 @@ export interface DiskImages {
 export interface QemuDriverOptions {
   instance: string;
   accelerator: Accelerator;
+  /** How many times slower than hardware this computer's virtualization is; 1 but where it is emulated. */
+  slowdown: number;
   /** `<machinesFolder>/<id>` holds what survives a stop: disk, console, state. */
   machinesFolder: string;
   runFolder: string;
@@ -77,13 +79,14 @@ export class QemuDriver implements Driver {
 
   constructor(options: QemuDriverOptions) {
     this.#options = options;
-    this.slowdown = SLOWDOWN[options.accelerator];
+    this.slowdown = SLOWDOWN[options.accelerator] * (options.accelerator === 'kvm' ? options.slowdown : 1);
     mkdirSync(join(options.runFolder, 'm'), { recursive: true, mode: 0o711 });
   }
 
   probe(signal: AbortSignal): Promise<DriverReport> {
-    const { instance, runFolder, accelerator, idLeases, images } = this.#options;
-    return probe({ instance, runFolder, accelerator, idLeases, parts: () => images.vmParts() }, signal);
+    const { instance, runFolder, accelerator, slowdown, idLeases, images } = this.#options;
+    const parts = () => images.vmParts();
+    return probe({ instance, runFolder, accelerator, slowdown, idLeases, parts }, signal);
   }
 
   #place(id: MachineId): Place {

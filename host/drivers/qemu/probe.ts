@@ -23,6 +23,8 @@ export interface ProbeParts {
   instance: string;
   runFolder: string;
   accelerator: Accelerator;
+  /** Of hardware virtualization on this computer; 1 but where it is emulated. */
+  slowdown: number;
   idLeases: Leases;
   /** Paths of kernel and initramfs; undefined when they were not made. */
   parts: () => Promise<{ kernel: string; initrd: string } | undefined>;
@@ -33,14 +35,16 @@ export async function probe(options: ProbeParts, signal: AbortSignal): Promise<D
   const begin = performance.now();
   const problems: string[] = [];
   let step = 'preparation';
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS[options.accelerator])]);
+  const timeoutMs = DEADLINE_MS[options.accelerator] * (options.accelerator === 'kvm' ? options.slowdown : 1);
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
   try {
     await trial(options, limit, (name) => {
       step = name;
     });
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    problems.push(`qemu: ${step}: ${limit.aborted ? 'not done in time' : why}`);
+    const text = limit.aborted ? `not done after ${timeoutMs} ms` : why;
+    problems.push(`qemu (${options.accelerator}): ${step}: ${text}`);
   }
   return { driver: 'qemu', ok: problems.length === 0, problems, ms: Math.round(performance.now() - begin) };
 }
