@@ -15,6 +15,8 @@ export interface ConnectOptions {
   readonly user: string | undefined;
   readonly account: string | undefined;
   readonly expires: number | undefined;
+  /** Keep the machine of a login that fails. */
+  readonly keepFailed: boolean | undefined;
   /** Who signs in at the test identity provider, and what that person does there. */
   readonly person: TestPerson;
 }
@@ -41,6 +43,7 @@ export async function connect(
     ...(options.account === undefined ? {} : { account: options.account }),
     ...(options.expires === undefined ? {} : { expiresInSeconds: options.expires }),
     ...(options.testIdp ? { realm: 'test' } : {}),
+    ...(options.keepFailed === undefined ? {} : { keepFailed: options.keepFailed }),
   });
   const live = new URL(session.liveViewPath, api.publicUrl).href;
   say({ type: 'session', id: session.id, liveView: live }, `session ${session.id}\n  live view  ${live}`);

@@ -23,9 +23,12 @@ export async function listMachines(
     output.result('no machines');
     return;
   }
-  const rows = shown.map((m) => [m.id, m.kind, m.state, m.realm, m.userId, m.error?.code ?? '']);
+  const rows = shown.map((m) => [m.id, m.kind, stateOf(m), m.realm, m.userId, m.error?.code ?? '']);
   output.result(table(['ID', 'KIND', 'STATE', 'REALM', 'USER', 'ERROR'], rows));
 }
+
+const stateOf = ({ state, removeAt }: Machine): string =>
+  removeAt === null ? state : `${state}, kept until ${removeAt}`;
 
 export async function showMachine(
   api: Api,
@@ -50,6 +53,8 @@ export async function showMachine(
     'Boot (since the request):',
     ...boot,
   ];
+  if (machine.removeAt !== null)
+    lines.push(`kept until ${machine.removeAt}; machines rm ${machine.id} removes it`);
   if (machine.error !== null) {
     lines.push(`${machine.error.code}: ${machine.error.message}`);
     lines.push(...(machine.error.lines ?? []).map((l) => `  | ${l}`));
@@ -88,7 +93,13 @@ export async function removeMachines(
   if (wanted.length === 0) output.say('no machine to remove; name one, or use --all');
 }
 
-export async function stopMachine(api: Api, id: string, output: Output): Promise<void> {
-  const machine = await api.request('POST', `/api/machines/${id}/stop`, Machine);
+/** Stops, hibernates or resumes a machine, and says what it is then. */
+export async function moveMachine(
+  api: Api,
+  action: 'stop' | 'hibernate' | 'resume',
+  id: string,
+  output: Output,
+): Promise<void> {
+  const machine = await api.request('POST', `/api/machines/${id}/${action}`, Machine);
   output.result(`${machine.id} ${machine.state}`);
 }

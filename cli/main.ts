@@ -52,9 +52,14 @@ program
       .choices(['auto', 'firecracker', 'namespace', 'qemu'])
       .default('auto'),
   )
+  .option(
+    '--keep-failed',
+    'keep the machines of logins that fail for a while (./polydev settings changes it)',
+  )
   .action(
     async (options: {
       port: number;
+      keepFailed?: boolean;
       bind: string;
       json: boolean;
       install: boolean;
@@ -96,6 +101,8 @@ program
   .option('--user <id>', 'whose account (default: the operator)')
   .option('--account <name>', 'a label for one of several accounts')
   .option('--expires <seconds>', 'how long the person has', wholeNumber)
+  .option('--keep-failed', 'keep the machine for a while if the login fails')
+  .option('--no-keep-failed', 'never keep it, whatever the setting says')
   .option('--json', 'print the timeline as JSON lines', false)
   .option('--email <email>', 'with --test-idp: who signs in; some names choose a fault')
   .option('--deny', 'with --test-idp: the person refuses consent', false)
@@ -107,6 +114,7 @@ program
         user?: string;
         account?: string;
         expires?: number;
+        keepFailed?: boolean;
         json: boolean;
         email?: string;
         deny: boolean;
@@ -129,6 +137,7 @@ program
           user: options.user,
           account: options.account,
           expires: options.expires,
+          keepFailed: options.keepFailed,
           person: {
             email: options.email ?? TEST_PERSON.email,
             password: TEST_PERSON.password,
@@ -158,13 +167,15 @@ machines
     const { showMachine } = await import('./machines.ts');
     await showMachine(await connectApi(globals().settings), id, options, createOutput());
   });
-machines
-  .command('stop')
-  .argument('<id>')
-  .action(async (id: string) => {
-    const { stopMachine } = await import('./machines.ts');
-    await stopMachine(await connectApi(globals().settings), id, createOutput());
-  });
+for (const action of ['stop', 'hibernate', 'resume'] as const) {
+  machines
+    .command(action)
+    .argument('<id>')
+    .action(async (id: string) => {
+      const { moveMachine } = await import('./machines.ts');
+      await moveMachine(await connectApi(globals().settings), action, id, createOutput());
+    });
+}
 machines
   .command('rm')
   .argument('[ids...]')
@@ -173,6 +184,25 @@ machines
   .action(async (ids: string[], options: { all: boolean; json: boolean }) => {
     const { removeMachines } = await import('./machines.ts');
     await removeMachines(await connectApi(globals().settings), ids, options, createOutput());
+  });
+
+program
+  .command('settings')
+  .description('show what is kept how long, and quotas; change them: settings keepFailed=true keepAtMost=3')
+  .argument('[changes...]', 'name=value')
+  .option('--json', 'print JSON', false)
+  .action(async (changes: string[], options: { json: boolean }) => {
+    const { settingsCommand } = await import('./clean-up.ts');
+    await settingsCommand(await connectApi(globals().settings), changes, options, createOutput());
+  });
+
+program
+  .command('clean-up')
+  .description('show what stays for a while and goes by itself')
+  .option('--json', 'print JSON', false)
+  .action(async (options: { json: boolean }) => {
+    const { showCleanUp } = await import('./clean-up.ts');
+    await showCleanUp(await connectApi(globals().settings), options, createOutput());
   });
 
 program
@@ -194,25 +224,67 @@ program
     process.exitCode = await doctor(globals().settings, options, createOutput(), interruptible());
   });
 
-const image = program.command('image').description('build, verify and list golden images');
+const image = program.command('image').description('build, prove, choose and clear away golden images');
+const suite = () => new Option('--suite <name>', 'the Debian suite (default: that of the recipe)');
+const mirror = () => new Option('--mirror <uri>', "a Debian mirror instead of the host's own apt sources");
 image
   .command('build')
+  .description('build what is not in the cache, verify it, boot a machine from it, make it current')
   .option('--vm', 'also the kernel and initramfs of virtual machines', false)
-  .action(async (options: { vm: boolean }) => {
+  .option('--locked', 'refuse packages of other versions than the lock names', false)
+  .addOption(suite())
+  .addOption(mirror())
+  .action(async (options: { vm: boolean; locked: boolean; suite?: string; mirror?: string }) => {
     const { buildImageHere, ensureVm } = await import('./image.ts');
     const { ensurePackages, RUN_PACKAGES } = await import('./packages.ts');
     const output = createOutput();
     const signal = interruptible();
     const { settings, install } = globals();
     await ensurePackages(RUN_PACKAGES, { install, output, signal });
-    const id = await buildImageHere(settings, { output, signal });
+    const id = await buildImageHere(settings, options, { output, signal });
     if (options.vm) await ensureVm(settings, { output, signal });
     output.result(id);
   });
-image.command('verify').action(async () => {
-  const { verifyCurrentImage } = await import('./image.ts');
-  await verifyCurrentImage(globals().settings, { output: createOutput(), signal: interruptible() });
-});
+image
+  .command('verify')
+  .description('check the current image again, without starting it')
+  .action(async () => {
+    const { verifyCurrentImage } = await import('./image.ts');
+    await verifyCurrentImage(globals().settings, { output: createOutput(), signal: interruptible() });
+  });
+image
+  .command('use')
+  .description('make an image of the cache the one that new machines start from')
+  .argument('<id>', 'its id, or the beginning of it')
+  .action(async (id: string) => {
+    const { useImage } = await import('./image.ts');
+    await useImage(globals().settings, id, { output: createOutput(), signal: interruptible() });
+  });
+image
+  .command('gc')
+  .description('remove images and layers that no machine and no installation on this host needs')
+  .action(async () => {
+    const { collectImages } = await import('./image.ts');
+    await collectImages(globals().settings, createOutput());
+  });
+image
+  .command('outdated')
+  .description('say what of the current image could be newer; changes nothing')
+  .option('--json', 'print JSON', false)
+  .addOption(suite())
+  .addOption(mirror())
+  .action(async (options: { json: boolean; suite?: string; mirror?: string }) => {
+    const { outdatedImage } = await import('./image.ts');
+    await outdatedImage(globals().settings, options, { output: createOutput(), signal: interruptible() });
+  });
+image
+  .command('lock')
+  .description("write the versions of the current image's packages into the recipe")
+  .addOption(suite())
+  .action(async (options: { suite?: string }) => {
+    const { lockImage } = await import('./image.ts');
+    await lockImage(globals().settings, options.suite, createOutput());
+  });
 image
   .command('list')
   .option('--json', 'print JSON', false)

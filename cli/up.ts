@@ -27,6 +27,8 @@ export interface UpOptions {
   /** Where people reach the dashboard when something stands in front, for example https://polydev.example.org. */
   readonly publicUrl?: string;
   readonly driver: 'auto' | 'firecracker' | 'namespace' | 'qemu';
+  /** Turns the setting on. */
+  readonly keepFailed?: boolean;
 }
 
 const ControllerReady = z.object({ ready: z.literal(true), url: z.string(), signInUrl: z.string() });
@@ -214,6 +216,7 @@ async function startAll(
       hostSocket: paths.hostSocket,
       ...masterKeyConfig(settings, paths.masterKey),
       ...(options.publicUrl === undefined ? {} : { publicUrl: options.publicUrl }),
+      ...(options.keepFailed === undefined ? {} : { settings: { keepFailed: options.keepFailed } }),
       dataDir: paths.controllerData,
       webDist: path.join(app, 'web/dist'),
       instance: settings.instance,

@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { PolydevError } from '../protocol/errors.ts';
+import { SettingsPatch } from '../protocol/settings.ts';
 
 const Path = z.string().startsWith('/', 'must be an absolute path');
 const VariableName = z.string().regex(/^[A-Z_][A-Z0-9_]*$/, 'must be the name of an environment variable');
@@ -27,6 +28,8 @@ export const Config = z
     logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error']),
     /** Where an operator's API key is written, mode 0600, at the first start. */
     apiKeyFile: Path,
+    /** Changed at this start, and kept in the database from then on. */
+    settings: SettingsPatch.optional(),
     /** The controller needs no root and refuses it unless this is set. */
     allowRoot: z.boolean().optional(),
   })

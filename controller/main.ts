@@ -18,6 +18,7 @@ import { type Config, readConfig } from './config.ts';
 import { createHostClient } from './hosts/host-client.ts';
 import { migrate, openDatabase } from './store/database.ts';
 import { listSeenHosts } from './store/hosts.ts';
+import { changeSettings } from './store/settings.ts';
 import type { Database } from './store/tables.ts';
 import {
   type MasterKey,
@@ -51,6 +52,7 @@ async function start(config: Config, log: Logger): Promise<Controller> {
     }),
   );
   await migrate(config.databaseUrl);
+  if (config.settings !== undefined) await changeSettings(db, config.settings);
   const vault = await createVault(db, await masterKeyOf(config));
   const services = starting.use(
     await createServices({

@@ -6,12 +6,13 @@
  */
 import type { Duplex } from 'node:stream';
 import type { ExecEvent, ExecRequest, TerminalSize } from '../protocol/agent.ts';
-import type { Credential, Host, Machine, Session, TimelineEvent } from '../protocol/api.ts';
+import type { CleanUp, Credential, Host, Machine, Session, TimelineEvent } from '../protocol/api.ts';
 import type { Diagnosis } from '../protocol/diagnoses.ts';
 import type { EvidenceFile } from '../protocol/host.ts';
 import type { CredentialId, MachineId, ProviderId, SessionId, UserId } from '../protocol/ids.ts';
 import type { MachineState, SessionState } from '../protocol/lifecycles.ts';
 import type { MachineKind, Realm } from '../protocol/machine.ts';
+import type { Settings, SettingsPatch } from '../protocol/settings.ts';
 
 export interface LoginRequest {
   readonly userId: UserId;
@@ -19,6 +20,8 @@ export interface LoginRequest {
   readonly account: string;
   readonly realm: Realm;
   readonly expiresInSeconds: number;
+  /** Absent: as the setting says. */
+  readonly keepFailed?: boolean | undefined;
 }
 
 export interface Logins {
@@ -43,11 +46,14 @@ export interface Machines {
   /** What is wrong with it, by name and with proof; null: nothing that can be seen. */
   diagnosis(id: MachineId): Promise<Diagnosis | null>;
   start(id: MachineId): Promise<Machine>;
+  /** Lets a CLI machine stand still with all that runs in it. Whatever needs it wakes it. */
+  hibernate(id: MachineId): Promise<Machine>;
+  resume(id: MachineId): Promise<Machine>;
   stop(id: MachineId): Promise<Machine>;
   destroy(id: MachineId): Promise<Machine>;
   /** Raw RFB bytes of the browser machine of a session. */
   desktop(id: SessionId): Promise<Duplex>;
-  /** Starts a stopped CLI machine first. */
+  /** Starts or wakes the CLI machine first. */
   terminal(id: MachineId, size: TerminalSize): Promise<Terminal>;
   exec(id: MachineId, request: ExecRequest, signal: AbortSignal): AsyncIterable<ExecEvent>;
 }
@@ -85,6 +91,11 @@ export interface Statistics {
 export interface Operation {
   /** @param stepBuckets upper bounds in seconds, ascending */
   statistics(from: Date, stepBuckets: readonly number[]): Promise<Statistics>;
+  settings(): Promise<Settings>;
+  /** Changes what is named; from then on for every controller on this database. */
+  changeSettings(patch: SettingsPatch): Promise<Settings>;
+  /** What stays for a while and goes by itself. */
+  cleanUp(): Promise<CleanUp>;
 }
 
 export interface Services {

@@ -1,9 +1,10 @@
+import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, lstatSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { AgentHealth, ExecEvent } from '../protocol/agent.ts';
+import { AgentHealth, ExecEvent, WokeReply } from '../protocol/agent.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { asPerson } from './person.ts';
 import { startAgent } from './testing/agent.ts';
@@ -40,6 +41,18 @@ describe('calls', () => {
     });
     expect(response.status).toBe(401);
     expect(await code(response)).toBe('unauthenticated');
+  });
+
+  it('give the time after a sleep, and take another token from then on', async () => {
+    const body = { time: new Date().toISOString(), entropyBase64: randomBytes(32).toString('base64') };
+    const reply = WokeReply.parse(await (await agent.call('POST', '/v1/woke', body)).json());
+    expect(Math.abs(reply.aheadMs)).toBeLessThan(30_000);
+    expect(reply).toMatchObject({ clockSet: false, reseeded: false });
+    const claim = { ...body, agentTokenHash: createHash('sha256').update('another').digest('hex') };
+    expect((await agent.call('POST', '/v1/woke', claim)).status).toBe(200);
+    expect((await agent.call('GET', '/health')).status).toBe(401);
+    const headers = { authorization: 'Bearer another' };
+    expect((await fetch(`${agent.origin}/health`, { headers })).status).toBe(200);
   });
 
   it('refuse a stream without the token', async () => {

@@ -7,6 +7,8 @@ import {
   LoginStart,
   TerminalSize,
   TerminalStart,
+  Woke,
+  type WokeReply,
 } from '../protocol/agent.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { ProviderId } from '../protocol/ids.ts';
@@ -28,11 +30,15 @@ import { readBody } from './server/body.ts';
 import { join } from './server/join.ts';
 import { sendEvents } from './server/ndjson.ts';
 import { type Call, HANDLED, type Handler, Router, type UpgradeHandler } from './server/router.ts';
-import type { Routes } from './server/server.ts';
+import type { AgentToken, Routes } from './server/server.ts';
 import type { Terminals } from './terminal/terminals.ts';
+import { reseed, setClock } from './wake/wake.ts';
 
 export interface Parts {
   readonly config: GuestConfig;
+  readonly token: AgentToken;
+  /** A virtual machine: its clock and random numbers are its own. */
+  readonly ownKernel: boolean;
   readonly version: string;
   readonly log: AgentLog;
   readonly checklist: BootChecklist;
@@ -77,6 +83,22 @@ export function agentRoutes(parts: Parts): Routes {
   calls.add('GET', '/v1/log', (_call, response) => {
     response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' }).end(log.text());
     return HANDLED;
+  });
+
+  calls.add('POST', '/v1/woke', async (call): Promise<WokeReply> => {
+    const arrived = performance.now();
+    const { time, entropyBase64, agentTokenHash } = await readBody(call.request, Woke);
+    if (agentTokenHash !== undefined) parts.token.hash = agentTokenHash;
+    if (!parts.ownKernel) {
+      const now = Date.now();
+      const aheadMs = now - Date.parse(time);
+      return { time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false };
+    }
+    const [clock, reseeded] = await Promise.all([
+      setClock({ time: Date.parse(time), at: arrived }, log),
+      reseed(Buffer.from(entropyBase64, 'base64'), log),
+    ]);
+    return { time: new Date().toISOString(), ...clock, reseeded };
   });
 
   calls.add('POST', '/v1/login', async (call) => {

@@ -53,8 +53,11 @@ async function main(): Promise<void> {
     slowdown: config.slowdown,
   });
   const version = agentVersion();
+  const token = { hash: config.agentTokenHash };
   const routes = agentRoutes({
     config,
+    token,
+    ownKernel: !('fd' in config.listen),
     version,
     log,
     checklist,
@@ -66,7 +69,7 @@ async function main(): Promise<void> {
   });
 
   const stopping = new AbortController();
-  const create = () => createAgentServer(routes, config.agentTokenHash, log);
+  const create = () => createAgentServer(routes, token, log);
   const servers = await listen(config, log, create, stopping.signal);
   checklist.stamp('init', performance.timeOrigin);
   checklist.stamp('agent');

@@ -47,6 +47,8 @@ export const HostConfig = z.strictObject({
       totalMiB: z.number().int().min(16).max(1_000_000).default(512),
     })
     .prefault({}),
+  /** The private disks of all machines may be this many times the size of the file system below `dataDir`, together. */
+  diskOvercommit: z.number().min(0.01).max(1000).default(4),
   logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 export type HostConfig = z.infer<typeof HostConfig>;

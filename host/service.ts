@@ -17,7 +17,7 @@ import { hostMemory } from './evidence/facts.ts';
 import { openImageStore } from './images/store.ts';
 import { readConsole } from './machines/console.ts';
 import { MachineManager } from './machines/manager.ts';
-import { checkSpace, diskSpace, LOW_DISK_MIB } from './machines/space.ts';
+import { allowedMiB, checkSpace, diskSpace, LOW_DISK_MIB } from './machines/space.ts';
 import { Network } from './network/network.ts';
 import { checkRequirements } from './requirements.ts';
 import { startServer } from './server/server.ts';
@@ -88,6 +88,7 @@ export async function startHostService(
   if (running.length === 0) undo.use(network);
   for (const notice of network.notices) log.warn(notice);
   const images = openImageStore(config.imageCacheDir, { runDir });
+  await images.claim(instance, machinesFolder);
   undo.defer(() => (running.length === 0 ? images.unmountAll() : undefined));
   const choice = await chooseDriver({
     config,
@@ -118,7 +119,7 @@ export async function startHostService(
     evidence,
     facts: (spec, image) => examiner.facts(spec, image, false),
     readConsole,
-    checkSpace: () => checkSpace(dataDir),
+    checkSpace: (promised) => checkSpace(dataDir, config.diskOvercommit, promised),
     currentImage: async () => (await images.current())?.id,
     log,
   });
@@ -139,7 +140,8 @@ export async function startHostService(
       });
       await probing;
     }
-    return describeHealth(config, report, network, machines, (await images.current())?.id ?? null);
+    const image = (await images.current())?.id ?? null;
+    return describeHealth({ config, report, network, machines, evidence, image });
   };
   const server = await startServer({
     socketPath: config.socketPath,
@@ -162,6 +164,7 @@ export async function startHostService(
     async stop() {
       await using all = new AsyncDisposableStack();
       all.defer(() => removeRunDir(config));
+      all.defer(() => images.unclaim(instance));
       all.use(network);
       all.defer(() => images.unmountAll());
       all.use(driver);
@@ -189,13 +192,15 @@ async function removeRunDir({ runDir, sharedDir }: HostConfig): Promise<void> {
   for (const folder of [join(sharedDir, 'ids'), sharedDir]) await rmdir(folder).catch(() => undefined);
 }
 
-async function describeHealth(
-  config: HostConfig,
-  report: DriverReport,
-  network: Network,
-  machines: MachineManager,
-  image: HostHealth['image'],
-): Promise<HostHealth> {
+async function describeHealth(parts: {
+  config: HostConfig;
+  report: DriverReport;
+  network: Network;
+  machines: MachineManager;
+  evidence: Evidence;
+  image: HostHealth['image'];
+}): Promise<HostHealth> {
+  const { config, report, network, machines, evidence, image } = parts;
   const diskMiB = await diskSpace(config.dataDir);
   const problems = [...report.problems, ...network.problems()];
   if (image === null) problems.push('there is no current image');
@@ -209,6 +214,11 @@ async function describeHealth(
     machines: machines.runningCount,
     memoryMiB: await hostMemory(),
     diskMiB,
+    promisedDiskMiB: {
+      used: machines.promisedDiskMiB,
+      allowed: allowedMiB(diskMiB.total, config.diskOvercommit),
+    },
+    evidence: await evidence.usage(),
     problems,
   };
 }

@@ -19,6 +19,7 @@
  *   GET    /v1/terminals/:id/stream    Upgrade: tcp -> 101, raw bytes of the pseudo terminal
  *   DELETE /v1/terminals/:id           204
  *   GET    /v1/desktop/vnc             Upgrade: tcp -> 101, raw RFB bytes of the desktop
+ *   POST   /v1/woke        Woke        WokeReply; after a sleep or a claim: sets the clock, reseeds the kernel's random numbers
  *   GET    /v1/log                     text/plain: the agent's own log (bounded), with the desktop's lines
  */
 import { z } from 'zod';
@@ -44,6 +45,32 @@ export const BootEvent = z.discriminatedUnion('type', [
   z.object({ type: z.literal('failed'), error: ErrorReport }),
 ]);
 export type BootEvent = z.infer<typeof BootEvent>;
+
+/**
+ * Tells a guest that it has slept (its driver resumed it, or somebody claimed it from a pool): what time it is, and bytes
+ * that nobody else has. `agentTokenHash` replaces the hash of the token from the next request on.
+ */
+export const Woke = z.strictObject({
+  time: z.iso.datetime({ precision: 3 }),
+  entropyBase64: z.base64().min(44).max(1024),
+  agentTokenHash: z
+    .string()
+    .regex(/^[0-9a-f]{64}$/)
+    .optional(),
+});
+export type Woke = z.infer<typeof Woke>;
+
+export const WokeReply = z.object({
+  /** The guest's clock when it answered. */
+  time: z.iso.datetime({ precision: 3 }),
+  /** How far the guest's clock was ahead when it was asked, in milliseconds. */
+  aheadMs: z.number(),
+  /** False where the guest has its host's clock, or is right already. */
+  clockSet: z.boolean(),
+  /** False where the guest has its host's random numbers. */
+  reseeded: z.boolean(),
+});
+export type WokeReply = z.infer<typeof WokeReply>;
 
 export const LoginStart = z.strictObject({ session: SessionId, provider: ProviderId });
 export type LoginStart = z.infer<typeof LoginStart>;

@@ -2,9 +2,11 @@
 import { z } from 'zod';
 import { CredentialFacts } from './agent.ts';
 import { ErrorReport } from './errors.ts';
+import { HostHealth } from './host.ts';
 import { CredentialId, MachineId, ProviderId, SessionId, UserId } from './ids.ts';
-import { MachineState, SessionState } from './lifecycles.ts';
+import { MachineAction, MachineState, SessionState } from './lifecycles.ts';
 import { MachineKind, Realm, Stamp } from './machine.ts';
+import { Settings } from './settings.ts';
 
 const Time = z.iso.datetime({ precision: 3 });
 
@@ -23,6 +25,8 @@ export const AuthStart = z.strictObject({
   realm: Realm.optional(),
   /** How long the person has, seconds. */
   expiresInSeconds: z.number().int().min(5).max(3600).optional(),
+  /** Keep this login's browser machine for a while if the login fails; default: the setting `keepFailed`. */
+  keepFailed: z.boolean().optional(),
 });
 export type AuthStart = z.infer<typeof AuthStart>;
 
@@ -80,9 +84,11 @@ export const Machine = z.object({
   address: z.string().nullable(),
   createdAt: Time,
   endedAt: Time.nullable(),
+  /** A failed machine that is kept for a while goes then. */
+  removeAt: Time.nullable(),
   stamps: z.array(Stamp),
   error: ErrorReport.nullable(),
-  actions: z.array(z.enum(['open_terminal', 'start', 'stop', 'destroy'])),
+  actions: z.array(MachineAction),
 });
 export type Machine = z.infer<typeof Machine>;
 
@@ -113,8 +119,21 @@ export const Host = z.object({
   machines: z.number().int(),
   memoryMiB: z.object({ total: z.number(), available: z.number() }),
   diskMiB: z.object({ total: z.number(), available: z.number() }),
+  /** Null while the host does not answer. */
+  promisedDiskMiB: HostHealth.shape.promisedDiskMiB.nullable(),
+  evidence: HostHealth.shape.evidence.nullable(),
 });
 export type Host = z.infer<typeof Host>;
+
+/** What stays for a while and goes by itself, and how long. */
+export const CleanUp = z.object({
+  settings: Settings,
+  /** Failed machines that are kept, those that go first first. */
+  kept: z.array(Machine),
+  /** Machines of hosts that are in no database. */
+  orphans: z.array(z.object({ id: MachineId, hostId: z.string(), seenAt: Time, removeAt: Time })),
+});
+export type CleanUp = z.infer<typeof CleanUp>;
 
 /** A ticket opens one stream on one machine for one minute. */
 export const TicketRequest = z.discriminatedUnion('purpose', [

@@ -102,7 +102,11 @@ export const ERRORS = {
     'Remove machines that are not needed or choose a larger subnet.',
   ),
   network_setup_failed: entry(500, 'operator', 'Read the command and its output in the message.'),
-  host_out_of_space: entry(507, 'operator', 'Free disk space under the data directory.'),
+  host_out_of_space: entry(
+    507,
+    'operator',
+    'Free disk space under the data directory, or remove machines: their disks are promised space.',
+  ),
   agent_unauthorized: entry(
     502,
     'system',
@@ -117,6 +121,12 @@ export const ERRORS = {
     500,
     'system',
     'The controller was restarted in the middle of this and could not go on; start again.',
+  ),
+
+  quota_exceeded: entry(
+    429,
+    'user',
+    'Remove machines that are not needed, or ask the operator for a larger quota (./polydev settings).',
   ),
 
   // Logins

@@ -26,6 +26,7 @@ import { addCredentialRoutes } from './routes/credentials.ts';
 import { addMachineRoutes } from './routes/machines.ts';
 import { addOperationRoutes } from './routes/operation.ts';
 import { addSessionRoutes } from './routes/sessions.ts';
+import { addSettingsRoutes } from './routes/settings.ts';
 import { addStreamRoutes } from './routes/streams.ts';
 import { createTickets } from './tickets.ts';
 
@@ -98,6 +99,7 @@ export async function buildApi(options: ApiOptions): Promise<Api> {
   addCredentialRoutes(app, context);
   addStreamRoutes(app, context);
   addOperationRoutes(app, context, metrics);
+  addSettingsRoutes(app, context);
   await addPages(app, options.webDist);
   return app;
 }

@@ -11,6 +11,8 @@ import {
   LoginStatus,
   type TerminalSize,
   type TerminalStart,
+  type Woke,
+  WokeReply,
 } from '../../protocol/agent.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId, ProviderId } from '../../protocol/ids.ts';
@@ -29,6 +31,7 @@ export interface CredentialChannel {
 
 export interface AgentClient extends CredentialChannel {
   health(signal?: AbortSignal): Promise<AgentHealth>;
+  woke(woke: Woke, signal?: AbortSignal): Promise<WokeReply>;
   /** Those so far, then live ones; ends after `ready` or `failed`. */
   boot(signal?: AbortSignal): AsyncGenerator<BootEvent, void, undefined>;
   startLogin(start: LoginStart, signal?: AbortSignal): Promise<LoginStatus>;
@@ -104,6 +107,8 @@ export function createAgentClient(host: HostClient, machineId: MachineId, token:
 
   return {
     machineId,
+    woke: (woke, signal) =>
+      json(WokeReply, call('POST', '/v1/woke', { body: body(woke), deadlineMs: 30_000, signal })),
     health: (signal) => json(AgentHealth, call('GET', '/health', { signal })),
     boot: (signal) => lines(BootEvent, 'GET', '/v1/boot', { signal }),
     // The agent answers at once or after the CLI has shown its URL; both are allowed.

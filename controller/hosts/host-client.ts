@@ -18,6 +18,9 @@ import type { MachineId } from '../../protocol/ids.ts';
 import { AGENT_PORT, ExitReport, type MachineSpec } from '../../protocol/machine.ts';
 import { exchange, parseJson, readAll, upgrade } from './http.ts';
 
+/** A virtual machine's memory goes to disk, and comes from it. */
+const SLEEP_DEADLINE_MS = 240_000;
+
 export interface HostClient {
   /** The name under which the store knows this host. */
   readonly id: string;
@@ -30,6 +33,10 @@ export interface HostClient {
   /** Waits at most `waitSeconds` (up to 60) for the end of the machine; null while it runs. */
   exit(id: MachineId, waitSeconds: number, signal?: AbortSignal): Promise<ExitReport | null>;
   stop(id: MachineId, signal?: AbortSignal): Promise<HostMachine>;
+  /** Puts the guest to sleep with all that runs in it; idempotent. Its channels end. */
+  hibernate(id: MachineId, signal?: AbortSignal): Promise<HostMachine>;
+  /** Lets it go on; idempotent. The guest must then be told (wake.ts). Throws machine_resume_failed: it is stopped then. */
+  resume(id: MachineId, signal?: AbortSignal): Promise<HostMachine>;
   /** Idempotent. */
   destroy(id: MachineId, signal?: AbortSignal): Promise<void>;
   /** A raw channel to a port in the machine. */
@@ -109,6 +116,16 @@ export function createHostClient(socketPath: string, id = 'local'): HostClient {
       ).exit,
     stop: (machineId, signal) =>
       json(HostMachine, call('POST', `${machine(machineId)}/stop`, { deadlineMs: 30_000, signal })),
+    hibernate: (machineId, signal) =>
+      json(
+        HostMachine,
+        call('POST', `${machine(machineId)}/hibernate`, { deadlineMs: SLEEP_DEADLINE_MS, signal }),
+      ),
+    resume: (machineId, signal) =>
+      json(
+        HostMachine,
+        call('POST', `${machine(machineId)}/resume`, { deadlineMs: SLEEP_DEADLINE_MS, signal }),
+      ),
     async destroy(machineId, signal) {
       try {
         await call('DELETE', machine(machineId), { deadlineMs: 60_000, signal });

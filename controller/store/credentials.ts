@@ -128,7 +128,8 @@ export async function listCredentialsOf(
 
 /**
  * Whether a login of the person and provider is under way, or one has ended whose browser machine may still have the
- * credential. Of any account, unless one is named: they share the files in a home.
+ * credential: one that is kept after its session failed has none. Of any account, unless one is named: they share the
+ * files in a home.
  */
 export async function hasOpenLogin(
   db: Database,
@@ -142,7 +143,10 @@ export async function hasOpenLogin(
     .where('loginSessions.provider', '=', owner.provider)
     .where('loginSessions.realm', '=', owner.realm)
     .where((where) =>
-      where.or([where('loginSessions.endedAt', 'is', null), where('machines.state', '!=', 'destroyed')]),
+      where.or([
+        where('loginSessions.endedAt', 'is', null),
+        where.and([where('machines.state', '!=', 'destroyed'), where('machines.removeAt', 'is', null)]),
+      ]),
     );
   if (owner.account !== undefined) query = query.where('loginSessions.account', '=', owner.account);
   return (await query.limit(1).executeTakeFirst()) !== undefined;

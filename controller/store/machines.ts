@@ -1,11 +1,11 @@
 /** Machines. */
 import { sql } from 'kysely';
 import type { Machine } from '../../protocol/api.ts';
-import type { ErrorReport } from '../../protocol/errors.ts';
+import { type ErrorReport, PolydevError } from '../../protocol/errors.ts';
 import type { MachineId, SessionId, UserId } from '../../protocol/ids.ts';
 import { MACHINE_TRANSITIONS, type MachineState, machineActions } from '../../protocol/lifecycles.ts';
 import type { Display, Limits, MachineKind, Realm, Stamp } from '../../protocol/machine.ts';
-import type { Database, MachineRow } from './tables.ts';
+import type { Database, MachineRow, Tx } from './tables.ts';
 import { appendEvent } from './timeline.ts';
 import { anyOf, refuseTransition, statesBefore, violates } from './transitions.ts';
 import { ensureUser } from './users.ts';
@@ -22,12 +22,21 @@ export interface NewMachineRequest {
   display: Display;
 }
 
+/** How much of what one person may have. */
+export interface Quota {
+  readonly machines: number;
+  /** Private disks together. */
+  readonly diskMiB: number;
+}
+
 export interface MachinePatch {
   driver?: string;
   image?: string;
   address?: string | null;
   /** Null: what was wrong is over. */
   error?: ErrorReport | null;
+  /** When a failed machine that is kept goes. */
+  removeAt?: Date;
 }
 
 const columns = (patch: MachinePatch) => {
@@ -41,8 +50,13 @@ const columns = (patch: MachinePatch) => {
 /**
  * Makes a machine, `requested`, and gives its row. Idempotent by id; for a CLI machine the one that the person
  * already has in this realm is given instead.
+ * @throws quota_exceeded
  */
-export async function requestMachine(db: Database, request: NewMachineRequest): Promise<MachineRow> {
+export async function requestMachine(
+  db: Database,
+  request: NewMachineRequest,
+  quota?: Quota,
+): Promise<MachineRow> {
   const existing = await getMachine(db, request.id);
   if (existing !== undefined) return existing;
   if (request.kind === 'cli') {
@@ -52,6 +66,7 @@ export async function requestMachine(db: Database, request: NewMachineRequest): 
   try {
     return await db.transaction().execute(async (tx) => {
       await ensureUser(tx, request.userId);
+      if (quota !== undefined) await checkQuota(tx, request.userId, quota, request.limits.diskMiB ?? 0);
       const row = await tx
         .insertInto('machines')
         .values({
@@ -74,6 +89,37 @@ export async function requestMachine(db: Database, request: NewMachineRequest): 
   }
 }
 
+/**
+ * Holds the person's row, so that two requests at once do not both fit. Machines that failed or go do not count: the person can
+ * do nothing about them.
+ * @throws quota_exceeded
+ */
+export async function checkQuota(tx: Tx, userId: UserId, quota: Quota, diskMiB: number): Promise<void> {
+  await tx.selectFrom('users').select('id').where('id', '=', userId).forUpdate().execute();
+  const { machines, disk } = await tx
+    .selectFrom('machines')
+    .select([
+      sql<number>`count(*)::int`.as('machines'),
+      sql<number>`coalesce(sum((limits->>'diskMiB')::int), 0)::int`.as('disk'),
+    ])
+    .where('userId', '=', userId)
+    .where('state', 'not in', ['destroying', 'destroyed', 'failed'])
+    .executeTakeFirstOrThrow();
+  if (machines + 1 > quota.machines) {
+    throw new PolydevError(
+      'quota_exceeded',
+      `${userId} has ${machines} machines; a person may have ${quota.machines}`,
+    );
+  }
+  if (disk + diskMiB > quota.diskMiB) {
+    throw new PolydevError(
+      'quota_exceeded',
+      `the disks of the machines of ${userId} have ${disk} MiB; with ${diskMiB} MiB more they would be over the ` +
+        `${quota.diskMiB} MiB that a person may have`,
+    );
+  }
+}
+
 const stateEvent = (
   row: { id: MachineId; sessionId: SessionId | null },
   name: MachineState,
@@ -90,7 +136,9 @@ const stateEvent = (
 
 /**
  * Moves a machine to a state, in one transaction with its timeline event. Entering `creating` starts a new checklist.
+ * Entering `ready` counts as use.
  * @param options.from narrows the states from which it may go there
+ * @param options.unusedSince refuses when somebody used it later
  * @throws illegal_transition, not_found
  */
 export async function advanceMachine(
@@ -98,13 +146,14 @@ export async function advanceMachine(
   id: MachineId,
   to: MachineState,
   patch: MachinePatch = {},
-  options: { detail?: string; from?: readonly MachineState[] } = {},
+  options: { detail?: string; from?: readonly MachineState[]; unusedSince?: Date } = {},
 ): Promise<void> {
-  const { from, detail } = options;
+  const { from, detail, unusedSince } = options;
   const before = statesBefore(MACHINE_TRANSITIONS, to).filter((state) => from?.includes(state) ?? true);
   await db.transaction().execute(async (tx) => {
-    const row = await tx
-      .updateTable('machines')
+    let update = tx.updateTable('machines');
+    if (unusedSince !== undefined) update = update.where('usedAt', '<', unusedSince);
+    const row = await update
       .set({
         state: to,
         stateAt: sql<Date>`clock_timestamp()`,
@@ -112,6 +161,7 @@ export async function advanceMachine(
         ...(to === 'creating'
           ? { startedAt: sql<Date>`clock_timestamp()`, stamps: '[]', address: null }
           : {}),
+        ...(to === 'ready' ? { usedAt: sql<Date>`clock_timestamp()` } : {}),
         ...(to === 'destroyed' || to === 'failed' ? { endedAt: sql<Date>`clock_timestamp()` } : {}),
       })
       .where('id', '=', id)
@@ -129,6 +179,19 @@ export async function advanceMachine(
         .execute();
     }
   });
+}
+
+/**
+ * Notes that somebody needs a machine now, and gives its row as it was at that moment: one that is `ready` does not hibernate
+ * for being idle from then on, and one that does is seen as that.
+ */
+export async function touchMachine(db: Database, id: MachineId): Promise<MachineRow | undefined> {
+  return db
+    .updateTable('machines')
+    .set({ usedAt: sql<Date>`clock_timestamp()` })
+    .where('id', '=', id)
+    .returningAll()
+    .executeTakeFirst();
 }
 
 /** Notes facts without a change of state. */
@@ -220,6 +283,18 @@ export async function listUnfinishedMachines(db: Database, hostId: string): Prom
     .execute();
 }
 
+/** Failed machines that are kept for a while, those that go last first. */
+export async function listKept(db: Database): Promise<MachineRow[]> {
+  return db
+    .selectFrom('machines')
+    .selectAll()
+    .where('state', '=', 'failed')
+    .where('removeAt', 'is not', null)
+    .orderBy('removeAt', 'desc')
+    .orderBy('id')
+    .execute();
+}
+
 /** As the public API shows it. */
 export function toMachine(row: MachineRow): Machine {
   return {
@@ -234,6 +309,7 @@ export function toMachine(row: MachineRow): Machine {
     address: row.address,
     createdAt: row.createdAt.toISOString(),
     endedAt: row.endedAt?.toISOString() ?? null,
+    removeAt: row.state === 'destroyed' ? null : (row.removeAt?.toISOString() ?? null),
     stamps: row.stamps,
     error: row.error,
     actions: [...machineActions(row.kind, row.state)],

@@ -22,6 +22,8 @@ export interface NewSession {
   account: string;
   realm: Realm;
   expiresAt: Date;
+  /** Null: as the setting says. */
+  keepFailed?: boolean | null;
 }
 
 /** What may be noted on a session beside its state. */

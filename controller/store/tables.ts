@@ -80,6 +80,10 @@ export interface MachinesTable {
   /** When it last entered `creating`. */
   startedAt: NullableDate;
   endedAt: NullableDate;
+  /** A failed machine that is kept for a while goes then; null: it goes with its session. */
+  removeAt: NullableDate;
+  /** When somebody last did something in it. */
+  usedAt: ColumnType<Date, Date | undefined, Date>;
 }
 
 export interface LoginSessionsTable {
@@ -94,6 +98,8 @@ export interface LoginSessionsTable {
   endedAt: NullableDate;
   /** When the browser machine was gone and nothing of the session runs any more. */
   cleanedAt: NullableDate;
+  /** Whether its machine is kept when it fails; null: as the setting says. */
+  keepFailed: boolean | null;
   browserMachineId: MachineId | null;
   cliMachineId: MachineId | null;
   credentialId: CredentialId | null;
@@ -135,6 +141,19 @@ export interface TimelineTable {
   machineId: MachineId | null;
 }
 
+export interface SettingsTable {
+  name: string;
+  /** JSON. */
+  value: ColumnType<unknown, string, string>;
+  changedAt: ColumnType<Date, Date | undefined, Date>;
+}
+
+export interface OrphansTable {
+  id: MachineId;
+  hostId: string;
+  seenAt: CreatedAt;
+}
+
 export interface AuditTable {
   seq: Generated<string>;
   who: string;
@@ -154,6 +173,8 @@ export interface Tables {
   credentials: CredentialsTable;
   timeline: TimelineTable;
   audit: AuditTable;
+  settings: SettingsTable;
+  orphans: OrphansTable;
 }
 
 /** What the functions of this folder take: the database, or a transaction in it. */

@@ -7,11 +7,14 @@
 import type { Logger } from 'pino';
 import type { MachineId } from '../../protocol/ids.ts';
 import { DEFAULT_DISK_MIB, type Display, type Limits, type MachineKind } from '../../protocol/machine.ts';
+import { SETTINGS_DEFAULTS, Settings, type SettingsPatch } from '../../protocol/settings.ts';
 import { type AgentClient, createAgentClient } from '../hosts/agent-client.ts';
 import type { HostClient } from '../hosts/host-client.ts';
 import type { Notifications } from '../store/notifications.ts';
+import { readSettings } from '../store/settings.ts';
 import type { Database } from '../store/tables.ts';
 import type { Vault } from '../vault/vault.ts';
+import type { Uses } from './uses.ts';
 
 export interface WorkflowSettings {
   readonly limits: Readonly<Record<MachineKind, Limits>>;
@@ -22,6 +25,8 @@ export interface WorkflowSettings {
   readonly reconcileEveryMs: number;
   /** How long events, audit entries, ended sessions and destroyed machines stay in the database. */
   readonly retentionDays: number;
+  /** What is otherwise than SETTINGS_DEFAULTS until an operator changes it. */
+  readonly operator: SettingsPatch;
 }
 
 export const DEFAULT_SETTINGS: WorkflowSettings = {
@@ -33,6 +38,7 @@ export const DEFAULT_SETTINGS: WorkflowSettings = {
   bootDeadlineMs: 60_000,
   reconcileEveryMs: 5_000,
   retentionDays: 90,
+  operator: {},
 };
 
 export interface Context {
@@ -40,6 +46,7 @@ export interface Context {
   readonly vault: Vault;
   readonly host: HostClient;
   readonly notifications: Notifications;
+  readonly uses: Uses;
   readonly settings: WorkflowSettings;
   readonly log: Logger;
   /** Fires when this controller shuts down: steps are left where they are, for the next start. */
@@ -49,3 +56,11 @@ export interface Context {
 export function agentOf(context: Context, id: MachineId): AgentClient {
   return createAgentClient(context.host, id, context.vault.deriveMachineToken(id).token);
 }
+
+/** As they are now: an operator may have changed them a moment ago. */
+export const readOperatorSettings = async (context: Context): Promise<Settings> =>
+  Settings.parse({
+    ...SETTINGS_DEFAULTS,
+    ...context.settings.operator,
+    ...(await readSettings(context.db)),
+  });

@@ -41,3 +41,27 @@ export function configureEngine(options: EngineOptions): void {
     },
   });
 }
+
+/** Those that nothing goes on with. */
+const OVER = ['SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'] as const;
+
+/**
+ * Deletes, in batches, DBOS's own rows of workflows that were over before `cutoff`. Their ids must not be used again.
+ * @returns how many workflows went; stops between batches when the signal fires
+ */
+export async function pruneWorkflows(cutoff: Date, signal: AbortSignal, batch = 500): Promise<number> {
+  let gone = 0;
+  while (!signal.aborted) {
+    const old = await DBOS.listWorkflows({
+      status: [...OVER],
+      completedBefore: cutoff.toISOString(),
+      limit: batch,
+      loadInput: false,
+      loadOutput: false,
+    });
+    if (old.length === 0) break;
+    await DBOS.deleteWorkflows(old.map(({ workflowID }) => workflowID));
+    gone += old.length;
+  }
+  return gone;
+}

@@ -9,9 +9,9 @@ export function createHosts({ db, host }: Context): Hosts {
     async list() {
       try {
         const health = await host.health(AbortSignal.timeout(5_000));
-        const { driver, image, ok, problems, machines, memoryMiB, diskMiB } = health;
-        await recordHost(db, { id: host.id, driver, image });
-        return [{ id: host.id, driver, image, ok, problems, machines, memoryMiB, diskMiB }];
+        const { version: _version, ...facts } = health;
+        await recordHost(db, { id: host.id, driver: facts.driver, image: facts.image });
+        return [{ id: host.id, ...facts }];
       } catch (error) {
         const named = PolydevError.from(error, 'host_unreachable');
         const seen = (await listSeenHosts(db)).find((row) => row.id === host.id);
@@ -26,6 +26,8 @@ export function createHosts({ db, host }: Context): Hosts {
             machines: 0,
             memoryMiB: none,
             diskMiB: none,
+            promisedDiskMiB: null,
+            evidence: null,
           },
         ];
       }

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { ExecEvent, LoginStatus } from '../../protocol/agent.ts';
 import { type ErrorReport, PolydevError } from '../../protocol/errors.ts';
 import { type MachineId, newMachineId, type ProviderId, type SessionId } from '../../protocol/ids.ts';
-import { isFinal, type SessionState } from '../../protocol/lifecycles.ts';
+import { isFinal, type MachineState, type SessionState } from '../../protocol/lifecycles.ts';
 import type { MachineKind } from '../../protocol/machine.ts';
 import { providers } from '../../providers/index.ts';
 import { getCredential, releaseHolder } from '../store/credentials.ts';
@@ -20,7 +20,8 @@ import {
   type SessionPatch,
 } from '../store/sessions.ts';
 import type { MachineRow, SessionRow } from '../store/tables.ts';
-import { agentOf, type Context } from './context.ts';
+import { keepForAWhile } from './clean-up.ts';
+import { agentOf, type Context, readOperatorSettings } from './context.ts';
 import { bootMachine, destroyMachine, readMachine } from './machine-steps.ts';
 import { preserve } from './preserve.ts';
 import { watched } from './watch.ts';
@@ -65,17 +66,23 @@ function machineOf(row: SessionRow): MachineId {
   throw new PolydevError('internal', `session ${row.id} has no browser machine`);
 }
 
-const request = (context: Context, row: SessionRow, kind: MachineKind): Promise<MachineRow> =>
-  requestMachine(context.db, {
-    id: newMachineId(),
-    kind,
-    realm: row.realm,
-    userId: row.userId,
-    sessionId: kind === 'browser' ? row.id : null,
-    hostId: context.host.id,
-    limits: context.settings.limits[kind],
-    display: context.settings.display,
-  });
+async function request(context: Context, row: SessionRow, kind: MachineKind): Promise<MachineRow> {
+  const { machinesPerPerson: machines, diskMiBPerPerson: diskMiB } = await readOperatorSettings(context);
+  return requestMachine(
+    context.db,
+    {
+      id: newMachineId(),
+      kind,
+      realm: row.realm,
+      userId: row.userId,
+      sessionId: kind === 'browser' ? row.id : null,
+      hostId: context.host.id,
+      limits: context.settings.limits[kind],
+      display: context.settings.display,
+    },
+    { machines, diskMiB },
+  );
+}
 
 /** How many times the usual deadlines are for work inside this machine. */
 const slowdownOf = (context: Context, id: MachineId, signal: AbortSignal): Promise<number> =>
@@ -290,21 +297,21 @@ async function endBrowserMachine(
   await destroyMachine(context, id, signal);
 }
 
-/** Destroys the browser machine, whatever became of the session, and notes when it is gone. */
+/** Destroys the browser machine, unless it is kept for a while, and notes that nothing of the session runs any more. */
 export async function cleanUp(context: Context, id: SessionId): Promise<void> {
   const began = performance.now();
   const machine = await findBrowserMachine(context.db, id);
   let problem: string | null = null;
   if (machine !== undefined) {
     const limit = AbortSignal.any([context.closing, AbortSignal.timeout(120_000)]);
-    const { error } = await readSession(context, id);
+    const session = await readSession(context, id);
     try {
-      await endBrowserMachine(
-        context,
-        machine.id,
-        error === null ? null : PolydevError.fromReport({ error }),
-        limit,
-      );
+      if (await keepForAWhile(context, session)) {
+        problem = 'kept';
+      } else {
+        const error = session.error === null ? null : PolydevError.fromReport({ error: session.error });
+        await endBrowserMachine(context, machine.id, error, limit);
+      }
     } catch (error) {
       // The reconciler goes on trying.
       const named = PolydevError.from(error);
@@ -366,6 +373,8 @@ async function installTarget(context: Context, row: SessionRow) {
   return { machine: await readMachine(context, row.cliMachineId), credentialId: row.credentialId };
 }
 
+const AWAKE_OR_ASLEEP: readonly MachineState[] = ['ready', 'hibernating', 'hibernated', 'resuming'];
+
 /** Deletes the credential's files in another running machine that holds it; the CLI's logout would revoke it. */
 async function clearOtherHolder(
   context: Context,
@@ -378,8 +387,12 @@ async function clearOtherHolder(
   const holder = credential?.holderMachineId;
   if (holder === undefined || holder === null || holder === target) return;
   const other = await getMachine(context.db, holder);
-  if (other?.state === 'ready') await agentOf(context, holder).deleteCredential(row.provider, signal);
-  else if (other?.state === 'stopped') return;
+  if (other?.state === 'stopped') return;
+  if (other !== undefined && AWAKE_OR_ASLEEP.includes(other.state)) {
+    // Its files are in a home that sleeps with it.
+    if (other.state !== 'ready') await bootMachine(context, holder, signal);
+    await agentOf(context, holder).deleteCredential(row.provider, signal);
+  }
   await releaseHolder(context.db, row.credentialId, holder);
 }
 

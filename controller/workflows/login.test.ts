@@ -15,6 +15,7 @@ import type { Services } from '../services.ts';
 import { type OpenDatabase, openDatabase } from '../store/database.ts';
 import { masterKeyFromValue } from '../vault/master-key.ts';
 import { createVault } from '../vault/vault.ts';
+import { pruneWorkflows } from './engine.ts';
 import { createServices } from './services.ts';
 
 const USER = UserId.parse('ada');
@@ -408,6 +409,21 @@ describe('a login session', () => {
     const done = await settled(id);
     expect(done).toMatchObject({ state: 'failed', error: { code: 'machine_exited' } });
     await expectBrowserGone(done);
+  });
+
+  it('forgets the workflows of what is over, and none of what goes on', async () => {
+    const done = await start();
+    host.agent(browserOf(await until(done.id, 'waiting_for_person'))).signIn();
+    await settled(done.id);
+    const running = await start();
+    const waiting = await until(running.id, 'waiting_for_person');
+    const soon = new Date(Date.now() + 60_000);
+    const { signal } = new AbortController();
+    expect(await pruneWorkflows(new Date(0), signal)).toBe(0);
+    expect(await pruneWorkflows(soon, signal, 1)).toBe(1);
+    expect(await pruneWorkflows(soon, signal)).toBe(0);
+    host.agent(browserOf(waiting)).signIn();
+    expect((await settled(running.id)).state).toBe('completed');
   });
 
   it('notices that the CLI machine died while the credential is installed', async () => {

@@ -1,14 +1,15 @@
 /** Login sessions as `api/` uses them: rows are read here, the work is done by the workflow. */
 import { DBOS } from '@dbos-inc/dbos-sdk';
 import { PolydevError } from '../../protocol/errors.ts';
-import { newSessionId, type SessionId } from '../../protocol/ids.ts';
+import { newSessionId, type SessionId, type UserId } from '../../protocol/ids.ts';
 import { isFinal } from '../../protocol/lifecycles.ts';
 import type { LoginRequest, Logins } from '../services.ts';
 import { recordAudit } from '../store/audit.ts';
+import { checkQuota } from '../store/machines.ts';
 import { advanceSession, createSession, getSession, listSessions, toSession } from '../store/sessions.ts';
 import type { SessionRow } from '../store/tables.ts';
 import { readSessionEvents, readTimelines } from '../store/timeline.ts';
-import { agentOf, type Context } from './context.ts';
+import { agentOf, type Context, readOperatorSettings } from './context.ts';
 import { type LoginFlow, loginWorkflowId } from './login.ts';
 
 export function createLogins(context: Context, flow: LoginFlow): Logins {
@@ -25,7 +26,9 @@ export function createLogins(context: Context, flow: LoginFlow): Logins {
       const id = newSessionId();
       const { userId, provider, account, realm } = request;
       const expiresAt = new Date(Date.now() + request.expiresInSeconds * 1000);
-      await createSession(db, { id, userId, provider, account, realm, expiresAt });
+      await refuseOverQuota(context, userId);
+      const keepFailed = request.keepFailed ?? null;
+      await createSession(db, { id, userId, provider, account, realm, expiresAt, keepFailed });
       await recordAudit(db, { who: userId, action: 'login.start', target: id });
       await startLoginFlow(flow, id);
       return show(id);
@@ -90,6 +93,13 @@ export function createLogins(context: Context, flow: LoginFlow): Logins {
       }
     },
   };
+}
+
+/** Says at once what the session would fail with a moment later. */
+async function refuseOverQuota(context: Context, userId: UserId): Promise<void> {
+  const { machinesPerPerson: machines, diskMiBPerPerson: diskMiB } = await readOperatorSettings(context);
+  const wanted = context.settings.limits.browser.diskMiB ?? 0;
+  await context.db.transaction().execute((tx) => checkQuota(tx, userId, { machines, diskMiB }, wanted));
 }
 
 /** Starts the workflow of a session, once, however often it is called. */

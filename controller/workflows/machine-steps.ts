@@ -9,12 +9,14 @@ import {
   type MachinePatch,
   patchMachine,
   recordStamp,
+  touchMachine,
 } from '../store/machines.ts';
 import type { MachineRow } from '../store/tables.ts';
 import { followBoot } from './boot.ts';
 import { agentOf, type Context } from './context.ts';
 import { preserve } from './preserve.ts';
 import { restoreCredentials } from './restore.ts';
+import { resumeMachine } from './sleep-steps.ts';
 import { endedError } from './watch.ts';
 
 /** @throws not_found */
@@ -75,7 +77,8 @@ async function stopHalfStarted(context: Context, id: MachineId): Promise<void> {
 }
 
 /**
- * Brings a requested, stopped or half-started machine to `ready`; a ready one is only looked at.
+ * Brings a requested, stopped, hibernated or half-started machine to `ready`; a ready one is only looked at. It counts as
+ * used, so that it does not hibernate for being idle a moment later.
  * @throws machine_start_failed and what else the host names; machine_exited; machine_boot_stalled with the last
  * checkpoint after the deadline; what the agent gives as the reason why the boot cannot go on. The machine is then
  * `failed`, or `stopped` if it is a CLI machine, with the same error; but not when the signal fired.
@@ -101,10 +104,17 @@ export async function bootMachine(context: Context, id: MachineId, signal: Abort
 }
 
 async function boot(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
-  let { state } = await readMachine(context, id);
+  let state: MachineState = (await touchMachine(context.db, id))?.state ?? 'destroyed';
+  if (['hibernating', 'hibernated', 'resuming'].includes(state)) {
+    await resumeMachine(context, id, signal);
+    state = (await readMachine(context, id)).state;
+  }
   if (state === 'ready') {
     const known = await context.host.get(id, signal);
     if (known?.state === 'running') return;
+    if (known?.state === 'hibernated') {
+      throw new PolydevError('conflict', `machine ${id} falls asleep just now; try again`);
+    }
     // The host was stopped in order and has kept the disk.
     if (known?.state !== 'stopped') throw endedError(id, known);
     await reach(context, id, 'stopped');
@@ -156,11 +166,11 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
   });
 }
 
-/** Stops a ready machine; its disk stays. */
+/** Stops a machine that is ready or hibernates; its disk stays. */
 export async function stopMachine(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
   const { state } = await readMachine(context, id);
   if (state === 'stopped') return;
-  if (state !== 'ready') {
+  if (state !== 'ready' && state !== 'hibernated') {
     throw new PolydevError('illegal_transition', `machine ${id} is ${state} and cannot be stopped`);
   }
   await context.host.stop(id, signal);

@@ -2,14 +2,25 @@
 import { DBOS } from '@dbos-inc/dbos-sdk';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { HostMachine } from '../../protocol/host.ts';
-import { getMachine, listUnfinishedMachines, patchMachine } from '../store/machines.ts';
-import { getSession, listUnfinishedSessions } from '../store/sessions.ts';
+import type { MachineId } from '../../protocol/ids.ts';
+import {
+  advanceMachine,
+  getMachine,
+  listUnfinishedMachines,
+  patchMachine,
+  touchMachine,
+} from '../store/machines.ts';
+import { trackOrphans } from '../store/orphans.ts';
+import { listUnfinishedSessions } from '../store/sessions.ts';
 import type { MachineRow } from '../store/tables.ts';
-import type { Context } from './context.ts';
+import { boundKept, isDue } from './clean-up.ts';
+import { type Context, readOperatorSettings } from './context.ts';
 import { applicationVersion } from './engine.ts';
 import { type LoginFlow, loginWorkflowId } from './login.ts';
 import { startLoginFlow } from './logins.ts';
+import type { MachineFlows } from './machine-flows.ts';
 import { destroyMachine, fail, reach } from './machine-steps.ts';
+import { settleSleep } from './sleep-steps.ts';
 import { endedError } from './watch.ts';
 
 /**
@@ -40,12 +51,13 @@ export async function reconcileSessions(
 const STALE_MS = 300_000;
 
 /** Once: the machines of the host against the rows. Every finding is corrected or named on the machine. */
-export async function reconcileMachines(context: Context): Promise<void> {
+export async function reconcileMachines(context: Context, flows: MachineFlows): Promise<void> {
+  for (const id of context.uses.ids()) await touchMachine(context.db, id);
   const rows = await listUnfinishedMachines(context.db, context.host.id);
   const known = new Map((await context.host.list(AbortSignal.timeout(10_000))).map((one) => [one.id, one]));
   for (const row of rows) {
     if (context.closing.aborted) return;
-    await reconcileMachine(context, row, known.get(row.id)).catch((error: unknown) =>
+    await reconcileMachine(context, row, known.get(row.id), flows).catch((error: unknown) =>
       context.log.warn(
         { machine: row.id, err: PolydevError.from(error) },
         'a machine could not be reconciled',
@@ -53,24 +65,48 @@ export async function reconcileMachines(context: Context): Promise<void> {
     );
     known.delete(row.id);
   }
+  const settings = await readOperatorSettings(context);
+  const strangers: MachineId[] = [];
   for (const id of known.keys()) {
     if (context.closing.aborted) return;
     // Rows were read before the host was asked: one that was made in between is not unknown.
     const row = await getMachine(context.db, id);
-    if (row !== undefined && row.state !== 'destroyed') continue;
-    context.log.warn({ machine: id }, 'the host has a machine that nobody owns; it is destroyed');
-    await context.host
-      .destroy(id, context.closing)
-      .catch((error: unknown) =>
-        context.log.warn({ machine: id, err: PolydevError.from(error) }, 'it stays'),
-      );
+    if (row === undefined) strangers.push(id);
+    else if (row.state === 'destroyed')
+      await destroyUnowned(context, id, 'is destroyed, and its host has it');
   }
+  // Stays for a while: the database may be older than the machine, which may be somebody's.
+  const since = Date.now() - settings.orphanGraceSeconds * 1000;
+  for (const { id, seenAt } of await trackOrphans(context.db, context.host.id, strangers)) {
+    if (context.closing.aborted) return;
+    if (seenAt.getTime() <= since) await destroyUnowned(context, id, 'is in no database');
+  }
+  await boundKept(context, settings);
+}
+
+/** Starts the hibernation of one that nobody has used for the set time; what becomes of it is noted on it. */
+async function hibernateWhenIdle(context: Context, row: MachineRow, flows: MachineFlows): Promise<void> {
+  if (context.uses.has(row.id)) return;
+  const { hibernateAfterSeconds } = await readOperatorSettings(context);
+  const unused = Date.now() - row.usedAt.getTime();
+  if (hibernateAfterSeconds === 0 || unused < hibernateAfterSeconds * 1000) return;
+  // Once for each time that it is idle, also when it fails.
+  const workflowID = `hibernate-idle-${row.id}-${row.usedAt.getTime()}`;
+  await DBOS.startWorkflow(flows.hibernateIdle, { workflowID })(row.id);
+}
+
+async function destroyUnowned(context: Context, id: MachineId, why: string): Promise<void> {
+  context.log.warn({ machine: id, why }, 'a machine that nobody owns is destroyed');
+  await context.host
+    .destroy(id, context.closing)
+    .catch((error: unknown) => context.log.warn({ machine: id, err: PolydevError.from(error) }, 'it stays'));
 }
 
 async function reconcileMachine(
   context: Context,
   row: MachineRow,
   known: HostMachine | undefined,
+  flows: MachineFlows,
 ): Promise<void> {
   const stale = Date.now() - row.stateAt.getTime() > STALE_MS;
   switch (row.state) {
@@ -79,7 +115,7 @@ async function reconcileMachine(
       if (known === undefined && row.error === null) {
         await patchMachine(context.db, row.id, { error: endedError(row.id, known).toReport() });
       }
-      if (known?.state !== 'running') return;
+      if (known?.state !== 'running' && known?.state !== 'hibernated') return;
       // Its stop or its start did not go as it should. The row was read before the host was asked: it may start by now.
       const now = await getMachine(context.db, row.id);
       if (now?.state === 'stopped') await context.host.stop(row.id, context.closing);
@@ -91,7 +127,26 @@ async function reconcileMachine(
       } else if (known.state === 'stopped') {
         // Stopped by a controller that was killed before it could note it, or just now.
         await reach(context, row.id, 'stopped').catch(() => undefined);
+      } else if (known.state === 'hibernated') {
+        // Or it is being noted just now.
+        await reach(context, row.id, 'hibernating').catch(() => undefined);
+        await settleSleep(context, row.id, context.closing, null);
+      } else if (known.state === 'running' && known.sleep !== null && row.kind === 'cli') {
+        await hibernateWhenIdle(context, row, flows);
       }
+      return;
+    case 'hibernated':
+      if (known?.state === 'hibernated') return;
+      // The host was started again, and with it went what was frozen; or it is being resumed just now.
+      if (known === undefined || known.state !== 'running') {
+        await advanceMachine(context.db, row.id, 'stopped', {}, { from: ['hibernated'] }).catch(
+          () => undefined,
+        );
+      }
+      return;
+    case 'hibernating':
+    case 'resuming':
+      if (stale) await settleSleep(context, row.id, context.closing, null);
       return;
     case 'requested':
     case 'creating':
@@ -108,9 +163,9 @@ async function reconcileMachine(
       // Only CLI machines of earlier versions fail: they keep their disk until somebody decides, but do not run. A
       // browser machine has nothing to keep.
       if (row.kind === 'cli' && known?.state === 'running') await context.host.stop(row.id, context.closing);
-      const session = row.sessionId === null ? undefined : await getSession(context.db, row.sessionId);
-      const over = session === undefined || session.cleanedAt !== null;
-      if (row.kind === 'browser' && over) await destroyMachine(context, row.id, context.closing);
+      if (row.kind === 'browser' && (await isDue(context, row))) {
+        await destroyMachine(context, row.id, context.closing);
+      }
       return;
     }
     case 'destroyed':

@@ -7,18 +7,19 @@ import type { HostClient } from '../hosts/host-client.ts';
 import type { Services } from '../services.ts';
 import { listen } from '../store/notifications.ts';
 import { prune } from '../store/prune.ts';
-import { readStatistics } from '../store/statistics.ts';
 import type { Database } from '../store/tables.ts';
 import type { Vault } from '../vault/vault.ts';
 import { type Context, DEFAULT_SETTINGS, type WorkflowSettings } from './context.ts';
 import { createCredentials } from './credential-service.ts';
-import { configureEngine } from './engine.ts';
+import { configureEngine, pruneWorkflows } from './engine.ts';
 import { createHosts } from './host-service.ts';
 import { registerAbandon, registerLogin } from './login.ts';
 import { createLogins } from './logins.ts';
-import { registerMachineFlows } from './machine-flows.ts';
+import { type MachineFlows, registerMachineFlows } from './machine-flows.ts';
 import { createMachines } from './machine-service.ts';
+import { createOperation } from './operation.ts';
 import { reconcileMachines, reconcileSessions } from './reconcile.ts';
+import { createUses } from './uses.ts';
 
 export interface ServicesDeps {
   /** Migrated. */
@@ -54,6 +55,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     vault: deps.vault,
     host: deps.hostClient,
     notifications,
+    uses: createUses(),
     settings: { ...DEFAULT_SETTINGS, ...deps.settings },
     log,
     closing: closing.signal,
@@ -67,7 +69,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
   const flows = registerMachineFlows(context);
   await DBOS.launch();
   await reconcileSessions(context, { login, abandon });
-  const reconciling = keepReconciled(context);
+  const reconciling = keepReconciled(context, flows);
 
   const running = starting.move();
   return {
@@ -75,7 +77,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     machines: createMachines(context, flows),
     credentials: createCredentials(context, flows),
     hosts: createHosts(context),
-    operation: { statistics: (from, stepBuckets) => readStatistics(context.db, from, stepBuckets) },
+    operation: createOperation(context),
     async [Symbol.asyncDispose]() {
       closing.abort();
       await reconciling;
@@ -87,7 +89,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
 const PRUNE_EVERY_MS = 3_600_000;
 const DAY_MS = 86_400_000;
 
-async function keepReconciled(context: Context): Promise<void> {
+async function keepReconciled(context: Context, flows: MachineFlows): Promise<void> {
   let complained = false;
   let pruneAt = 0;
   while (!context.closing.aborted) {
@@ -96,7 +98,7 @@ async function keepReconciled(context: Context): Promise<void> {
       await pruneOld(context);
     }
     try {
-      await reconcileMachines(context);
+      await reconcileMachines(context, flows);
       complained = false;
     } catch (error) {
       if (!complained) context.log.warn({ err: PolydevError.from(error) }, 'machines could not be compared');
@@ -112,7 +114,9 @@ async function pruneOld(context: Context): Promise<void> {
   const cutoff = new Date(Date.now() - context.settings.retentionDays * DAY_MS);
   try {
     const rows = await prune(context.db, cutoff, context.closing);
-    if (rows > 0) context.log.info({ rows, cutoff }, 'what was too old was removed from the database');
+    const workflows = await pruneWorkflows(cutoff, context.closing);
+    if (rows + workflows > 0)
+      context.log.info({ rows, workflows, cutoff }, 'what was too old was removed from the database');
   } catch (error) {
     context.log.warn({ err: PolydevError.from(error) }, 'what is too old could not be removed');
   }

@@ -218,6 +218,7 @@ export class Login {
   #judge(exit: Exit): void {
     if (isFinal(this.#status.state)) return;
     const { processes, provider } = this.#options;
+    this.#shim.look();
     const trace = this.#trace?.read() ?? '';
     if (trace !== '') this.#hearTrace(trace);
     if (isFinal(this.#status.state)) return;

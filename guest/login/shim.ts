@@ -16,6 +16,7 @@ export class BrowserShim {
   readonly #inbox: string;
   readonly #person: Person;
   #stop: (() => void) | undefined;
+  #onArguments: ((text: string) => void) | undefined;
 
   /** `directory` must lie where the person may not write; it is emptied. */
   constructor(person: Person, directory: string) {
@@ -30,14 +31,20 @@ export class BrowserShim {
 
   /** Calls `onArguments` with the arguments of every start, one per line. */
   listen(onArguments: (text: string) => void): void {
-    this.#stop = watchDirectory(this.#inbox, 1_000, () => {
-      for (const text of this.#take()) onArguments(text);
-    });
+    this.#onArguments = onArguments;
+    this.#stop = watchDirectory(this.#inbox, 1_000, () => this.look());
+  }
+
+  /** Hands over at once what has come and was not noticed yet: a CLI that ends soon after is not ahead of its page. */
+  look(): void {
+    if (this.#onArguments === undefined) return;
+    for (const text of this.#take()) this.#onArguments(text);
   }
 
   close(): void {
     this.#stop?.();
     this.#stop = undefined;
+    this.#onArguments = undefined;
   }
 
   #take(): string[] {

@@ -16,13 +16,19 @@ export interface Routes {
   readonly upgrades: Router<UpgradeHandler>;
 }
 
+/** What the agent knows of its token. Whoever claims a machine from a pool gives it another one. */
+export interface AgentToken {
+  /** SHA-256, hex. */
+  hash: string;
+}
+
 /** One HTTP server over the agent's routes. Several can share the routes, one for each place the agent listens. */
-export function createAgentServer(routes: Routes, tokenHash: string, log: AgentLog): Server {
+export function createAgentServer(routes: Routes, token: AgentToken, log: AgentLog): Server {
   const server = createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
-    void answer(routes.calls, tokenHash, log, request, response);
+    void answer(routes.calls, token, log, request, response);
   });
   server.on('upgrade', (request, socket, head) => {
-    void upgrade(routes.upgrades, tokenHash, log, request, socket, head);
+    void upgrade(routes.upgrades, token, log, request, socket, head);
   });
   return server;
 }
@@ -43,7 +49,7 @@ function report(thrown: unknown, log: AgentLog, request: IncomingMessage): Polyd
 
 async function answer(
   router: Router<Handler>,
-  tokenHash: string,
+  token: AgentToken,
   log: AgentLog,
   request: IncomingMessage,
   response: ServerResponse,
@@ -51,7 +57,7 @@ async function answer(
   const gone = new AbortController();
   response.once('close', () => gone.abort());
   try {
-    authenticate(request.headers.authorization, tokenHash);
+    authenticate(request.headers.authorization, token.hash);
     const match = router.match(request.method ?? 'GET', pathname(request));
     if (match === undefined) throw new PolydevError('not_found', 'the agent has no such call');
     const call = { request, params: match.params, signal: gone.signal };
@@ -85,7 +91,7 @@ function sendJson(response: ServerResponse, status: number, value: unknown): voi
 
 async function upgrade(
   router: Router<UpgradeHandler>,
-  tokenHash: string,
+  token: AgentToken,
   log: AgentLog,
   request: IncomingMessage,
   socket: Duplex,
@@ -96,7 +102,7 @@ async function upgrade(
   socket.on('error', () => socket.destroy());
   let accepted = false;
   try {
-    authenticate(request.headers.authorization, tokenHash);
+    authenticate(request.headers.authorization, token.hash);
     const match = router.match(request.method ?? 'GET', pathname(request));
     if (match === undefined) throw new PolydevError('not_found', 'the agent has no such stream');
     await match.handler({ request, params: match.params, signal: gone.signal }, () => {

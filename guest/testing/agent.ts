@@ -31,9 +31,22 @@ export async function startAgent(fixture: Fixture) {
     listen: { port: 0 },
   };
   const logins = new Logins(`${fixture.directory}/login`, { processes, log, open: undefined });
-  const parts = { config, version: 'test', log, checklist, processes, providers, logins, terminals };
+  const token = { hash: config.agentTokenHash };
+  const ownKernel = false;
+  const parts = {
+    config,
+    token,
+    ownKernel,
+    version: 'test',
+    log,
+    checklist,
+    processes,
+    providers,
+    logins,
+    terminals,
+  };
   const routes = agentRoutes({ ...parts, desktop: undefined });
-  const server = createAgentServer(routes, config.agentTokenHash, log);
+  const server = createAgentServer(routes, token, log);
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;

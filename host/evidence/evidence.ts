@@ -15,12 +15,21 @@ export interface Retention {
   totalMiB: number;
 }
 
+/** How much is kept, as of the last time that something was. */
+export interface Usage {
+  machines: number;
+  mib: number;
+  maxMachines: number;
+  maxMib: number;
+}
+
 const NAME = /^[a-z][a-z0-9-]*\.(log|json|png)$/;
 const MIB = 1024 * 1024;
 
 export class Evidence {
   readonly #folder: string;
   readonly #retention: Retention;
+  #usage: Usage | undefined;
 
   constructor(folder: string, retention: Retention) {
     this.#folder = folder;
@@ -32,10 +41,15 @@ export class Evidence {
     const folder = join(this.#folder, id);
     await mkdir(folder, { recursive: true, mode: 0o700 });
     for (const [name, content] of Object.entries(files)) await writeAtomic(join(folder, name), content);
-    await this.#retire(id);
+    this.#usage = await this.#retire(id);
   }
 
-  async #retire(current: MachineId): Promise<void> {
+  async usage(): Promise<Usage> {
+    this.#usage ??= await this.#retire();
+    return this.#usage;
+  }
+
+  async #retire(current?: MachineId): Promise<Usage> {
     const kept = await Promise.all(
       (await listIfThere(this.#folder)).map(async (name) => {
         const folder = join(this.#folder, name);
@@ -51,13 +65,24 @@ export class Evidence {
     );
     kept.sort((a, b) => b.at - a.at);
     let [machines, bytes] = [0, 0];
+    const stay = { machines: 0, bytes: 0 };
     for (const one of kept) {
       machines += 1;
       bytes += one.bytes;
       const over = machines > this.#retention.machines || bytes > this.#retention.totalMiB * MIB;
-      if (over && one.name !== current)
+      if (over && one.name !== current) {
         await rm(join(this.#folder, one.name), { recursive: true, force: true });
+      } else {
+        stay.machines += 1;
+        stay.bytes += one.bytes;
+      }
     }
+    return {
+      machines: stay.machines,
+      mib: Math.round(stay.bytes / MIB),
+      maxMachines: this.#retention.machines,
+      maxMib: this.#retention.totalMiB,
+    };
   }
 
   async list(id: MachineId): Promise<EvidenceFile[]> {

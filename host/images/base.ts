@@ -4,8 +4,9 @@ import path from 'node:path';
 import { BASE_PACKAGES, DEFAULT_SUITE, EPOCH, PATH_EXCLUDES, PATH_INCLUDES } from '../../images/recipe.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { layerId, sha256 } from './identity.ts';
-import type { FillContext, LayerPlan } from './layer.ts';
+import { type FillContext, type LayerPlan, PACKING } from './layer.ts';
 import { cacheFiles } from './manifest.ts';
+import { differences, lockedVersions, readPackageLock } from './package-lock.ts';
 import { run } from './run.ts';
 import { imageSources } from './sources.ts';
 
@@ -14,6 +15,8 @@ export interface BaseSettings {
   readonly suite?: string | undefined;
   /** URI of a Debian mirror, instead of the host's own apt sources. */
   readonly mirror?: string | undefined;
+  /** Refuse packages of other versions than images/packages.lock.json names. */
+  readonly locked?: boolean | undefined;
 }
 
 /** Debian's name of this machine's architecture. */
@@ -39,22 +42,43 @@ const mmdebstrapOptions = (): string[] => [
   `--include=${BASE_PACKAGES.join(',')}`,
 ];
 
-/** Plans the base layer of a checkout. Its identity covers suite, packages, options and script, but not the mirror. */
+/** Plans the base layer of a checkout. Its identity covers suite, packages, their lock, options and script, but not the mirror. */
 export async function planBase(checkout: string, settings: BaseSettings = {}): Promise<LayerPlan> {
   const suite = settings.suite ?? DEFAULT_SUITE;
   const script = path.join(checkout, 'images/customize.sh');
   const options = mmdebstrapOptions();
-  const id = layerId('base', { suite, options, epoch: EPOCH, script: sha256(await readFile(script)) });
+  const lock = lockedVersions(await readPackageLock(checkout), suite, debianArchitecture());
+  const id = layerId('base', {
+    suite,
+    options,
+    epoch: EPOCH,
+    script: sha256(await readFile(script)),
+    lock: lock ?? null,
+    packing: PACKING.base,
+  });
   return {
     name: 'base',
     id,
-    fill: (root, context) =>
-      installPackages(root, context, { suite, mirror: settings.mirror, options, script }),
+    packing: PACKING.base,
+    async fill(root, context) {
+      const found = await installPackages(root, context, { suite, mirror: settings.mirror, options, script });
+      const others = lock === undefined ? [] : differences(lock, found);
+      if (others.length === 0) return found;
+      if (settings.locked === true) {
+        throw new PolydevError(
+          'image_build_failed',
+          `${others.length} packages of the mirror are not those of images/packages.lock.json`,
+          { lines: others },
+        );
+      }
+      context.log(`note: ${others.length} packages are not as locked: ${others.join('; ')}`);
+      return found;
+    },
   };
 }
 
 /** Host apt settings that fetching needs too; written to a file, since a proxy's URI may hold a password. */
-async function aptSettings(signal: AbortSignal): Promise<string> {
+export async function aptSettings(signal: AbortSignal): Promise<string> {
   const dump = await run(['apt-config', 'dump'], { what: 'reading apt settings', deadline: 30_000, signal });
   return dump
     .filter((line) => /^Acquire::(https?::(Proxy|Timeout)|Check-Valid-Until|Max-ValidTime)\b/i.test(line))

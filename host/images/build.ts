@@ -10,12 +10,12 @@ import { planClis } from './clis.ts';
 import { imageId } from './identity.ts';
 import { ensureLayer, findLayer, type LayerPlan, type StageProgress } from './layer.ts';
 import { takeLock } from './lock.ts';
-import { cacheFiles, type ImageManifest, type Layer, replaceFile } from './manifest.ts';
+import { type BootRecord, cacheFiles, type ImageManifest, type Layer, replaceFile } from './manifest.ts';
 import { requireBuildHost } from './packages.ts';
 import { openImageStore } from './store.ts';
 import { verifyImage } from './verify.ts';
 
-const STAGES = ['prepare', 'base', 'clis', 'agent', 'verify', 'activate'] as const;
+const STAGES = ['prepare', 'base', 'clis', 'agent', 'verify', 'boot', 'activate'] as const;
 
 export interface BuildProgress extends StageProgress {
   readonly stage: (typeof STAGES)[number];
@@ -32,6 +32,8 @@ export interface BuildOptions extends BaseSettings {
   /** The checkout whose recipe, lock and agent are built. */
   readonly checkout: string;
   readonly signal: AbortSignal;
+  /** Boots an image of the cache to the end of its checklist; throws when that fails. See host/boot-test.ts. */
+  readonly bootTest: (image: string) => Promise<BootRecord>;
   readonly onProgress?: (progress: BuildProgress) => void;
   /** Takes every line that the tools print. */
   readonly log?: (line: string) => void;
@@ -49,7 +51,7 @@ export async function planImage(
 /**
  * Builds the image of a checkout and makes it current. Finished layers are taken from the cache, so a build that was
  * stopped goes on where it was; one build runs per cache directory, others wait for it. An image becomes current only
- * after `verifyImage` passed. Errors: `missing_packages`, `not_root`, `configuration_invalid`, `host_out_of_space`,
+ * after `verifyImage` passed and it has booted. Errors: `missing_packages`, `not_root`, `configuration_invalid`, `host_out_of_space`,
  * `image_build_failed`, `image_verification_failed`; an abort throws the signal's reason.
  */
 export async function buildImage(options: BuildOptions): Promise<ImageManifest> {
@@ -74,9 +76,14 @@ export async function buildImage(options: BuildOptions): Promise<ImageManifest> 
   const plan = await planImage(checkout, options);
   const store = openImageStore(cacheDir);
   const known = await store.get(plan.id);
+  const prove = async (): Promise<ImageManifest> => {
+    reporter('boot')({ message: 'booting a browser machine from it' });
+    await store.recordBoot(plan.id, await options.bootTest(plan.id));
+    reporter('activate')({ message: `image ${plan.id} is current`, fraction: 1 });
+    return store.use(plan.id);
+  };
   if (known !== undefined && (await allThere(cacheDir, plan.layers))) {
-    await store.use(plan.id);
-    return known;
+    return known.booted === undefined ? prove() : store.use(plan.id);
   }
 
   await requireBuildHost();
@@ -109,10 +116,8 @@ export async function buildImage(options: BuildOptions): Promise<ImageManifest> 
     verified: new Date().toISOString(),
   };
 
-  reporter('activate')({ message: `image ${plan.id} is current`, fraction: 1 });
   await replaceFile(files.manifest(plan.id), `${JSON.stringify(manifest, null, 2)}\n`);
-  await store.use(plan.id);
-  return manifest;
+  return prove();
 }
 
 async function allThere(cacheDir: string, layers: readonly LayerPlan[]): Promise<boolean> {

@@ -85,6 +85,7 @@ export async function makeImage(
     layers,
     created: created.toISOString(),
     verified: created.toISOString(),
+    booted: { at: created.toISOString(), driver: 'namespace', ms: 1, checkpoints: ['agent'] },
   };
   await replaceFile(files.manifest(id), JSON.stringify(manifest));
   return manifest;

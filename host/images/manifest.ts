@@ -2,6 +2,7 @@
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
+import { DriverName } from '../../protocol/host.ts';
 import { ImageId } from '../../protocol/ids.ts';
 
 /** Identity of a layer: the first 16 hex digits of a SHA-256 over its inputs (not over its bytes). */
@@ -23,6 +24,16 @@ export const Layer = z.object({
 });
 export type Layer = z.infer<typeof Layer>;
 
+/** A boot of the image to the end of its checklist, on the host that has it. */
+export const BootRecord = z.object({
+  at: z.iso.datetime(),
+  driver: DriverName,
+  /** From the request for the machine to the last checkpoint. */
+  ms: z.number().int(),
+  checkpoints: z.array(z.string()),
+});
+export type BootRecord = z.infer<typeof BootRecord>;
+
 /** An image: its layers bottom to top. Written only after verification passed. */
 export const ImageManifest = z.object({
   schema: z.literal(1),
@@ -30,11 +41,13 @@ export const ImageManifest = z.object({
   layers: z.array(Layer).min(1),
   created: z.iso.datetime(),
   verified: z.iso.datetime(),
+  /** Absent until it has booted here; only then it can become current. */
+  booted: BootRecord.optional(),
 });
 export type ImageManifest = z.infer<typeof ImageManifest>;
 
 /** A manifest that has not been verified yet. */
-export type UnverifiedImage = Omit<ImageManifest, 'verified'>;
+export type UnverifiedImage = Omit<ImageManifest, 'verified' | 'booted'>;
 
 /** Names inside a cache directory. */
 export const cacheFiles = (cacheDir: string) => ({
@@ -42,6 +55,7 @@ export const cacheFiles = (cacheDir: string) => ({
   imagesDir: path.join(cacheDir, 'images'),
   tmpDir: path.join(cacheDir, 'tmp'),
   debsDir: path.join(cacheDir, 'debs'),
+  usersDir: path.join(cacheDir, 'users'),
   current: path.join(cacheDir, 'current'),
   lock: path.join(cacheDir, 'build.lock'),
   layerFile: (name: LayerName, id: string) => path.join('layers', `${name}-${id}.erofs`),

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { access, readFile, writeFile } from 'node:fs/promises';
+import { access, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { hasCommand, makeImage, makeLayer, temporaryDirectory } from './fixture.ts';
@@ -61,10 +61,46 @@ describe.skipIf(noErofs)('image store (needs mkfs.erofs)', () => {
     const store = openImageStore(cache.path, { runDir: run.path });
     await store.use(two.id);
     const removed = await store.prune([three.id]);
-    expect(removed).toEqual([`images/${one.id}.json`, one.layers[1]?.file]);
+    expect(removed.map(({ file }) => file)).toEqual([`images/${one.id}.json`, one.layers[1]?.file]);
+    expect(removed[1]?.bytes).toBe(one.layers[1]?.bytes);
     expect(new Set((await store.list()).map((image) => image.id))).toEqual(new Set([two.id, three.id]));
     await access(path.join(cache.path, base.file));
     await store.use(three.id);
+  });
+
+  test('an image that has not booted here cannot become current', async () => {
+    await using cache = await temporaryDirectory();
+    const layer = await makeLayer(cache.path, 'base', 'base');
+    const { booted, ...image } = await makeImage(cache.path, [layer]);
+    if (booted === undefined) throw new Error('the fixture has booted');
+    await writeFile(path.join(cache.path, 'images', `${image.id}.json`), JSON.stringify(image));
+    const store = openImageStore(cache.path);
+    await expect(store.use(image.id)).rejects.toMatchObject({ code: 'image_verification_failed' });
+    expect(await store.current()).toBeUndefined();
+    await store.recordBoot(image.id, booted);
+    expect((await store.use(image.id)).booted).toEqual(booted);
+  });
+
+  test('prune keeps the images of machines, of any installation that has claimed them', async () => {
+    await using cache = await temporaryDirectory();
+    await using data = await temporaryDirectory();
+    const [one, two] = [
+      await makeImage(cache.path, [await makeLayer(cache.path, 'base', 'one')]),
+      await makeImage(cache.path, [await makeLayer(cache.path, 'base', 'two')]),
+    ];
+    const store = openImageStore(cache.path);
+    await store.use(two.id);
+    await mkdir(path.join(data.path, 'm_1'));
+    await writeFile(path.join(data.path, 'm_1/record.json'), JSON.stringify({ image: one.id, more: 1 }));
+    await store.claim('abcdef', data.path);
+    await store.claim('ghijkl', path.join(data.path, 'never-was'));
+    expect(await store.prune()).toEqual([]);
+    await store.unclaim('abcdef');
+    expect(await store.prune()).toEqual([]); // its machine is still there
+    await rm(path.join(data.path, 'm_1'), { recursive: true });
+    await store.unclaim('abcdef');
+    expect((await store.prune()).map(({ file }) => file)).toContain(one.layers[0]?.file);
+    expect((await store.list()).map(({ id }) => id)).toEqual([two.id]);
   });
 
   test.skipIf(notRoot)(

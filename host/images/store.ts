@@ -3,21 +3,23 @@
  *
  *   layers/<name>-<id>.erofs, .json   finished layers and their records
  *   images/<imageId>.json             manifests of verified images
+ *   users/<instance>                  link to the machines' folder of an installation: their disks need their images
  *   current                           id of the image new machines start from
  *   tmp/, debs/, build.lock           of builds (see build.ts)
  *
  * Layers are mounted once each, shared by all machines: `<runDir>/layers/<layer id>`, read-only.
  */
-import { mkdir, readdir, readFile, rm, rmdir, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, rmdir, stat, symlink } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { z } from 'zod';
 import { PolydevError } from '../../protocol/errors.ts';
 import { ImageId } from '../../protocol/ids.ts';
 import type { BaseSettings } from './base.ts';
 import { planImage } from './build.ts';
 import { takeLock } from './lock.ts';
-import { cacheFiles, ImageManifest, readRecord, replaceFile } from './manifest.ts';
-import { mountPointsBelow } from './mounts.ts';
+import { type BootRecord, cacheFiles, ImageManifest, readRecord, replaceFile } from './manifest.ts';
+import { attachedFiles, mountPointsBelow } from './mounts.ts';
 import { run } from './run.ts';
 
 /** Where layers are mounted unless told otherwise. */
@@ -27,10 +29,21 @@ export interface ImageStore {
   /** The current image; undefined before the first build. */
   current(): Promise<ImageManifest | undefined>;
   get(id: string): Promise<ImageManifest | undefined>;
+  /** Whether an image is here and has booted. */
+  has(id: string): Promise<boolean>;
   /** All verified images, newest first. */
   list(): Promise<ImageManifest[]>;
-  /** Makes an image current. Throws `image_missing` when it, or the file of one of its layers, is not there whole. */
+  /**
+   * Makes an image current. Throws `image_missing` when it, or the file of one of its layers, is not there whole,
+   * `image_verification_failed` when it has not booted on this host.
+   */
   use(id: string): Promise<ImageManifest>;
+  /** Writes down that an image has booted here. Throws `image_missing`. */
+  recordBoot(id: string, booted: BootRecord): Promise<ImageManifest>;
+  /** Makes an installation known by the folder of its machines: the images of their disks are kept. */
+  claim(instance: string, machinesFolder: string): Promise<void>;
+  /** Takes the claim back when that installation has no machine any more. */
+  unclaim(instance: string): Promise<void>;
   /** The id that the recipe of `checkout` gives, without building anything. */
   expected(checkout: string, settings?: BaseSettings): Promise<ImageId>;
   /** Mounts the layers of an image where they are not mounted yet. Returns their mount points, TOP FIRST. */
@@ -39,8 +52,11 @@ export interface ImageStore {
   layerFiles(id: string): Promise<string[]>;
   /** Unmounts every layer below the run directory. Throws `conflict` naming those still in use. */
   unmountAll(): Promise<void>;
-  /** Removes images that are neither current, nor in `keep`, nor mounted, and layers no image needs. Returns file names. */
-  prune(keep?: readonly string[]): Promise<string[]>;
+  /**
+   * Removes images that are neither current, nor in `keep`, nor mounted, nor below the disk of a machine of any installation that has
+   * claimed them; and layers no image needs. Returns the files and their bytes.
+   */
+  prune(keep?: readonly string[]): Promise<{ file: string; bytes: number }[]>;
 }
 
 /** Opens the image cache in `cacheDir` (created by the first build). `runDir` must be on a file system of this boot. */
@@ -140,14 +156,36 @@ export function openImageStore(cacheDir: string, options: { runDir?: string } = 
   return {
     get,
     list,
+    has: async (id) => (await get(id))?.booted !== undefined,
     async current() {
       const id = await currentId();
       return id === undefined ? undefined : get(id);
     },
     async use(id) {
       const manifest = await complete(id);
+      if (manifest.booted === undefined) {
+        throw new PolydevError(
+          'image_verification_failed',
+          `image ${id} has not booted on this host; ./polydev image use ${id} tries it first`,
+        );
+      }
       if ((await currentId()) !== id) await replaceFile(files.current, `${id}\n`);
       return manifest;
+    },
+    async recordBoot(id, booted) {
+      const manifest = { ...(await complete(id)), booted };
+      await replaceFile(files.manifest(id), `${JSON.stringify(manifest, null, 2)}\n`);
+      return manifest;
+    },
+    async claim(instance, machinesFolder) {
+      await mkdir(files.usersDir, { recursive: true });
+      const link = path.join(files.usersDir, instance);
+      await rm(link, { force: true });
+      await symlink(machinesFolder, link);
+    },
+    async unclaim(instance) {
+      const link = path.join(files.usersDir, instance);
+      if ((await readdir(link).catch(() => [])).length === 0) await rm(link, { force: true });
     },
     async expected(checkout, settings) {
       return (await planImage(checkout, settings)).id;
@@ -168,28 +206,56 @@ export function openImageStore(cacheDir: string, options: { runDir?: string } = 
         // A build that runs may be about to use a layer that no image names yet or any more.
         await using _lock = await takeLock(files.lock, { signal: AbortSignal.timeout(deadline) });
         const images = await list();
-        const mounted = new Set((await mountPointsBelow(mountsDir)).map((point) => path.basename(point)));
+        // Whoever mounted it: every host service has mount points of its own.
+        const mounted = new Set(await attachedFiles());
+        const inUse = (file: string): boolean => mounted.has(path.join(cacheDir, file));
         const current = await currentId();
+        const used = await imagesOfMachines(files.usersDir);
         const stays = (image: ImageManifest): boolean =>
           image.id === current ||
           keep.includes(image.id) ||
-          image.layers.every((layer) => mounted.has(layer.id));
+          used.has(image.id) ||
+          image.layers.every((layer) => inUse(layer.file));
         const needed = new Set(
           images.filter(stays).flatMap((image) => image.layers.map((layer) => layer.file)),
         );
-        const removed: string[] = [];
+        const removed: { file: string; bytes: number }[] = [];
         for (const image of images.filter((each) => !stays(each))) {
           // The manifest goes first: an image that is listed is always whole.
           await rm(files.manifest(image.id), { force: true });
-          removed.push(`images/${image.id}.json`);
-          for (const layer of image.layers) {
-            if (needed.has(layer.file) || mounted.has(layer.id) || removed.includes(layer.file)) continue;
-            await rm(files.layerRecord(layer.name, layer.id), { force: true });
-            await rm(path.join(cacheDir, layer.file), { force: true });
-            removed.push(layer.file);
-          }
+          removed.push({ file: `images/${image.id}.json`, bytes: 0 });
+        }
+        // Also those of builds that did not get as far as an image.
+        for (const name of await readdir(files.layersDir).catch(() => [])) {
+          const file = path.join('layers', name);
+          if (!/^[a-z]+-[0-9a-f]{16}\.erofs$/.test(name) || needed.has(file) || inUse(file)) continue;
+          const { size: bytes } = await stat(path.join(cacheDir, file));
+          await rm(path.join(cacheDir, file.replace(/erofs$/, 'json')), { force: true });
+          await rm(path.join(cacheDir, file), { force: true });
+          removed.push({ file, bytes });
         }
         return removed;
       }),
   };
 }
+
+/** Images that machines of any installation were made from. A claim whose folder is gone is dropped. */
+async function imagesOfMachines(usersDir: string): Promise<Set<string>> {
+  const used = new Set<string>();
+  for (const instance of await readdir(usersDir).catch(() => [])) {
+    const link = path.join(usersDir, instance);
+    const machines = await readdir(link).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error;
+      return undefined;
+    });
+    if (machines === undefined) await rm(link, { force: true });
+    for (const machine of machines ?? []) {
+      const record = await readRecord(path.join(link, machine, 'record.json'), MachineRecord);
+      if (record !== undefined) used.add(record.image);
+    }
+  }
+  return used;
+}
+
+/** The part of a machine's record that matters here. */
+const MachineRecord = z.object({ image: ImageId });

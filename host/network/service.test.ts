@@ -50,7 +50,9 @@ describe.skipIf(missing !== undefined)(`helper process (needs ${missing ?? 'noth
     await expect.poll(() => helper.alive, { timeout: 20_000 }).toBe(true);
     const started = pids();
     expect(started).toHaveLength(3);
-    expect(started.map((pid) => existsSync(`/proc/${pid}`))).toEqual([false, false, true]);
+    await expect
+      .poll(() => started.map((pid) => existsSync(`/proc/${pid}`)), { timeout: 20_000 })
+      .toEqual([false, false, true]);
   });
 
   it('tries again when the process cannot even be made', async () => {
@@ -71,6 +73,9 @@ describe.skipIf(missing !== undefined)(`helper process (needs ${missing ?? 'noth
       code: 'network_setup_failed',
       message: 'helper: not ready after 700 ms',
     });
-    expect(pids().map((pid) => existsSync(`/proc/${pid}`))).toEqual([false]);
+    // Dead at once, and gone from /proc when its parent has heard of it.
+    await expect
+      .poll(() => pids().map((pid) => existsSync(`/proc/${pid}`)), { timeout: 20_000 })
+      .toEqual([false]);
   });
 });

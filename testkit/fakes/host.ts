@@ -15,7 +15,7 @@ import { type ExitReport, MachineSpec } from '../../protocol/machine.ts';
 import { type AgentBehaviour, type AgentPoint, FakeAgent } from './agent.ts';
 import { Gates, type Hold } from './gates.ts';
 
-export type Point = AgentPoint | 'put' | 'delete';
+export type Point = AgentPoint | 'put' | 'delete' | 'hibernate' | 'resume';
 
 interface FakeMachine {
   readonly spec: MachineSpec;
@@ -28,6 +28,9 @@ interface FakeMachine {
 export interface HostBehaviour extends AgentBehaviour {
   /** PUT of a machine is refused with this. */
   putFailure?: ErrorReport;
+  hibernateFailure?: ErrorReport;
+  /** The machine is stopped then. */
+  resumeFailure?: ErrorReport;
 }
 
 const IMAGE = ImageId.parse('0123456789abcdef');
@@ -137,6 +140,7 @@ export class FakeHost implements AsyncDisposable {
       realm,
       state: machine.state,
       driver: 'namespace',
+      sleep: 'frozen',
       image: IMAGE,
       address: '10.99.0.2',
       stamps: [{ checkpoint: 'hypervisor', at: new Date().toISOString() }],
@@ -182,6 +186,25 @@ export class FakeHost implements AsyncDisposable {
         const machine = this.#require(id);
         machine.agent.die();
         machine.state = 'stopped';
+        return void json(this.#show(machine));
+      }
+      case 'POST /hibernate': {
+        const machine = this.#require(id);
+        await this.#gates.pass('hibernate');
+        if (this.behaviour.hibernateFailure !== undefined)
+          throw PolydevError.fromReport({ error: this.behaviour.hibernateFailure });
+        if (machine.state === 'running') machine.agent.die();
+        machine.state = 'hibernated';
+        return void json(this.#show(machine));
+      }
+      case 'POST /resume': {
+        const machine = this.#require(id);
+        await this.#gates.pass('resume');
+        if (this.behaviour.resumeFailure !== undefined) {
+          machine.state = 'stopped';
+          throw PolydevError.fromReport({ error: this.behaviour.resumeFailure });
+        }
+        machine.state = 'running';
         return void json(this.#show(machine));
       }
       case 'DELETE ': {
@@ -237,6 +260,8 @@ export class FakeHost implements AsyncDisposable {
       machines: this.#machines.size,
       memoryMiB: { total: 8192, available: 4096 },
       diskMiB: { total: 8192, available: 4096 },
+      promisedDiskMiB: { used: 0, allowed: 32_768 },
+      evidence: { machines: 0, mib: 0, maxMachines: 200, maxMib: 512 },
       problems: [],
     };
   }

@@ -38,6 +38,7 @@ import {
   type SessionState,
   sessionActions,
 } from '../../protocol/lifecycles.ts';
+import { SETTINGS_DEFAULTS, Settings } from '../../protocol/settings.ts';
 
 /** The far end of a stream that the API opened: what the guest would read and write. */
 export interface FarEnd {
@@ -85,6 +86,8 @@ export class FakeServices implements Services {
       machines: 0,
       memoryMiB: { total: 8000, available: 6000 },
       diskMiB: { total: 80_000, available: 60_000 },
+      promisedDiskMiB: { used: 10_240, allowed: 320_000 },
+      evidence: { machines: 3, mib: 1, maxMachines: 200, maxMib: 512 },
     },
   ];
   #seq = 0;
@@ -182,6 +185,7 @@ export class FakeServices implements Services {
       address: '10.77.0.2',
       createdAt: now(),
       endedAt: null,
+      removeAt: null,
       stamps: [],
       error: null,
       actions: [...machineActions(kind, state)],
@@ -284,6 +288,8 @@ export class FakeServices implements Services {
       this.#mayFail();
       return this.moveMachine(id, 'ready');
     },
+    hibernate: async (id) => this.moveMachine(id, 'hibernated'),
+    resume: async (id) => this.moveMachine(id, 'ready'),
     stop: async (id) => this.moveMachine(id, 'stopped'),
     destroy: async (id) => this.moveMachine(id, 'destroyed'),
     desktop: async () => {
@@ -334,7 +340,19 @@ export class FakeServices implements Services {
 
   readonly hosts: Hosts = { list: async () => this.hostList };
 
+  settings: Settings = SETTINGS_DEFAULTS;
+
   readonly operation: Operation = {
+    settings: async () => this.settings,
+    changeSettings: async (patch) => {
+      this.settings = Settings.parse({ ...this.settings, ...patch });
+      return this.settings;
+    },
+    cleanUp: async () => ({
+      settings: this.settings,
+      kept: [...this.machineMap.values()].filter(({ removeAt }) => removeAt !== null),
+      orphans: [],
+    }),
     statistics: async (from, stepBuckets): Promise<Statistics> => {
       const upTo = new Date();
       const over = [...this.sessions.values()].filter(

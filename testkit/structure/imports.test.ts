@@ -38,7 +38,9 @@ const ALLOWED: Readonly<Record<string, { folders: readonly string[]; packages: r
       folders: [
         'protocol',
         'host/images',
+        'host/boot-test.ts',
         'host/doctor',
+        'images',
         'host/config.ts',
         'controller/store/embedded.ts',
         'web/build.ts',

@@ -5,6 +5,7 @@
  */
 import type { AuthStart, Ticket, TicketRequest } from '../../protocol/api.ts';
 import type { ErrorReport } from '../../protocol/errors.ts';
+import type { SettingsPatch } from '../../protocol/settings.ts';
 import { noteServerDate } from './clock.ts';
 
 /** What an error panel shows. `code` is absent when no part of Polydev could say anything, e.g. nothing answers. */
@@ -101,6 +102,11 @@ export async function getText(path: string, signal?: AbortSignal): Promise<strin
 export async function post<T>(path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
   const text = await (await send('POST', path, body, signal)).text();
   return (text === '' ? undefined : JSON.parse(text)) as T;
+}
+
+/** PATCH of some settings. Throws CallFailed. */
+export async function patch(path: string, body: SettingsPatch): Promise<void> {
+  await send('PATCH', path, body);
 }
 
 /** DELETE. Throws CallFailed. */

@@ -2,6 +2,7 @@ import type { Host } from '../../protocol/api.ts';
 import { gibibytes } from '../data/clock.ts';
 import { useJson } from '../data/resource.ts';
 import { Badge, Loading, PageHead, useTitle } from '../widgets/basics.tsx';
+import { CleanUpPanel } from '../widgets/clean-up-panel.tsx';
 import { ProblemPanel } from '../widgets/problem-panel.tsx';
 
 const REFRESH_MS = 5_000;
@@ -20,6 +21,7 @@ export function HostsPage() {
           <HostCard key={host.id} host={host} />
         ))}
       </ul>
+      <CleanUpPanel />
     </>
   );
 }
@@ -49,6 +51,23 @@ function HostCard({ host }: { readonly host: Host }) {
         <dd>{host.machines}</dd>
         <Share name="Memory" amount={host.memoryMiB} />
         <Share name="Disk" amount={host.diskMiB} />
+        {host.promisedDiskMiB !== null && (
+          <>
+            <dt>Promised to machines</dt>
+            <dd>
+              {gibibytes(host.promisedDiskMiB.used)} of {gibibytes(host.promisedDiskMiB.allowed)}
+            </dd>
+          </>
+        )}
+        {host.evidence !== null && (
+          <>
+            <dt>Evidence</dt>
+            <dd>
+              {host.evidence.machines} of {host.evidence.maxMachines} machines, {host.evidence.mib} of{' '}
+              {host.evidence.maxMib} MiB
+            </dd>
+          </>
+        )}
       </dl>
     </li>
   );

@@ -30,7 +30,7 @@ export function MachinePage({ id }: { readonly id: string }) {
     );
   }
   const { words, tone } = MACHINE_WORDS[machine.state];
-  const refresh = machine.endedAt === null ? REFRESH_MS : 0;
+  const refresh = machine.endedAt === null || machine.removeAt !== null ? REFRESH_MS : 0;
   return (
     <>
       <PageHead title={KIND_WORDS[machine.kind]}>
@@ -103,6 +103,14 @@ function MachineFacts({ machine }: { readonly machine: Machine }) {
           <dt>Ended</dt>
           <dd>
             <time dateTime={machine.endedAt}>{dateTime(machine.endedAt)}</time>
+          </dd>
+        </>
+      )}
+      {machine.removeAt !== null && (
+        <>
+          <dt>Kept until</dt>
+          <dd>
+            <time dateTime={machine.removeAt}>{dateTime(machine.removeAt)}</time>
           </dd>
         </>
       )}

@@ -16,7 +16,9 @@ export function MachinesPage() {
   const [actionProblem, setActionProblem] = useState<Problem>();
   const all = machines.value?.machines;
   const live = all?.filter((machine) => machine.endedAt === null) ?? [];
-  const gone = all?.filter((machine) => machine.endedAt !== null) ?? [];
+  const ended = all?.filter((machine) => machine.endedAt !== null) ?? [];
+  const kept = ended.filter((machine) => machine.removeAt !== null);
+  const gone = ended.filter((machine) => machine.removeAt === null);
   return (
     <>
       <PageHead title="Machines" />
@@ -42,6 +44,21 @@ export function MachinesPage() {
             />
           ))}
         </ul>
+      )}
+      {kept.length > 0 && (
+        <section aria-labelledby="kept" className="block">
+          <h2 id="kept">Failed, and kept for a while</h2>
+          <ul className="list">
+            {kept.map((machine) => (
+              <MachineRow
+                key={machine.id}
+                machine={machine}
+                onProblem={setActionProblem}
+                onChange={machines.reload}
+              />
+            ))}
+          </ul>
+        </section>
       )}
       {gone.length > 0 && (
         <section aria-labelledby="gone" className="block">
@@ -83,6 +100,11 @@ function MachineRow({ machine, onProblem, onChange }: MachineRowProps) {
           {machine.address !== null && (
             <>
               , <code>{machine.address}</code>
+            </>
+          )}
+          {machine.removeAt !== null && (
+            <>
+              , kept until <time dateTime={machine.removeAt}>{dateTime(machine.removeAt)}</time>
             </>
           )}
         </span>

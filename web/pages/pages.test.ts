@@ -164,6 +164,21 @@ describe.skipIf(missingForPages.length > 0)(`pages (lacking: ${missingForPages.j
     expect(complaints).toEqual([]);
   });
 
+  it('shows failed machines that are kept, until when, and switches the keeping off', async () => {
+    const { page, complaints } = await tests.visit();
+    await page.goto(`${api.url}/hosts`);
+    const panel = page.getByRole('region', { name: 'Clean-up' });
+    await panel.getByText('kept until').waitFor();
+    await panel.getByRole('button', { name: 'Remove failed machines' }).click();
+    await panel.getByRole('button', { name: 'Keep failed machines' }).waitFor();
+    expect(api.data.settings.keepFailed).toBe(false);
+    await panel.getByRole('button', { name: /^Remove Browser machine/ }).click();
+    const dialog = page.getByRole('dialog', { name: 'Remove this Browser machine?' });
+    await dialog.getByRole('button', { name: 'Remove', exact: true }).click();
+    await panel.getByText('Nothing is kept.').waitFor();
+    expect(complaints).toEqual([]);
+  });
+
   it('fits a phone without sideways scrolling, in light and dark, on every page', async () => {
     for (const dark of [false, true]) {
       const { page } = await tests.visit({ width: 390, height: 844, dark });

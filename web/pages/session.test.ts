@@ -109,6 +109,8 @@ describe.skipIf(missingForPages.length > 0)(`login page (lacking: ${missingForPa
     await dialog.getByRole('button', { name: 'Cancel the login' }).click();
     await page.getByRole('heading', { name: 'The login was cancelled' }).waitFor();
     expect(api.newest().state).toBe('cancelled');
+    // What somebody asked for is no alarm.
+    expect(await page.getByRole('alert').count()).toBe(0);
   });
 
   it('hands a pasted callback address to the CLI, when there is something to hand it to', async () => {

@@ -8,6 +8,7 @@ import { DIAGNOSES, type DiagnosisReply } from '../../protocol/diagnoses.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { newMachineId } from '../../protocol/ids.ts';
 import { isFinal, machineActions, type SessionState, sessionActions } from '../../protocol/lifecycles.ts';
+import { SettingsPatch } from '../../protocol/settings.ts';
 import { fixtures, newSession, PERSON } from './fixtures.ts';
 import { bridgeDesktop, bridgeTerminal } from './streams.ts';
 
@@ -105,6 +106,12 @@ export async function startFakeApi({ dist, rfbSocket }: FakeApiOptions): Promise
   sessionRoutes(app, api, listeners, find);
   machineRoutes(app, api, find);
 
+  app.get('/api/clean-up', () => ({
+    settings: data.settings,
+    kept: data.machines.filter(({ removeAt }) => removeAt !== null),
+    orphans: [],
+  }));
+  app.patch('/api/settings', ({ body }) => Object.assign(data.settings, SettingsPatch.parse(body)));
   app.get('/api/me', () => ({ userId: PERSON, role: 'operator', realms: ['internet', 'test'] }));
   app.post('/api/sign-out', (_request, reply) => {
     api.signedIn = false;
@@ -227,11 +234,13 @@ function machineRoutes(app: FastifyInstance, { data: { machines } }: FakeApi, fi
   app.get<{ Params: { id: string; name: string } }>('/api/machines/:id/evidence/:name', ({ params }, reply) =>
     text(reply, EVIDENCE[params.name] ?? ''),
   );
-  const become = (id: string, state: 'ready' | 'stopped') => {
+  const become = (id: string, state: 'ready' | 'hibernated' | 'stopped') => {
     const machine = find(machines, id);
     return Object.assign(machine, { state, actions: [...machineActions(machine.kind, state)] });
   };
   app.post<ById>('/api/machines/:id/start', ({ params }) => become(params.id, 'ready'));
+  app.post<ById>('/api/machines/:id/hibernate', ({ params }) => become(params.id, 'hibernated'));
+  app.post<ById>('/api/machines/:id/resume', ({ params }) => become(params.id, 'ready'));
   app.post<ById>('/api/machines/:id/stop', ({ params }) => become(params.id, 'stopped'));
   app.delete<ById>('/api/machines/:id', ({ params }, reply) => {
     machines.splice(machines.indexOf(find(machines, params.id)), 1);

@@ -6,6 +6,7 @@ import { Credential, Host, Machine, Provider, Session, type TimelineEvent } from
 import { PolydevError } from '../../protocol/errors.ts';
 import { newCredentialId, newMachineId, newSessionId, UserId } from '../../protocol/ids.ts';
 import { machineActions, type SessionState, sessionActions } from '../../protocol/lifecycles.ts';
+import { SETTINGS_DEFAULTS } from '../../protocol/settings.ts';
 
 export const PERSON = UserId.parse('ada@example.org');
 export const IMAGE = '4f1c9a7be2d0835a';
@@ -68,6 +69,7 @@ export function fixtures(now = Date.now()) {
       address: '10.80.0.12',
       createdAt: iso(now - 12 * 24 * HOUR),
       endedAt: null,
+      removeAt: null,
       stamps: [
         { checkpoint: 'hypervisor', at: iso(now - 12 * 24 * HOUR + 84) },
         { checkpoint: 'init', at: iso(now - 12 * 24 * HOUR + 131) },
@@ -89,6 +91,7 @@ export function fixtures(now = Date.now()) {
       address: '10.80.0.14',
       createdAt: iso(failedAt),
       endedAt: iso(failedAt + 4_420),
+      removeAt: iso(now + HOUR),
       stamps: [
         { checkpoint: 'hypervisor', at: iso(failedAt + 91) },
         { checkpoint: 'init', at: iso(failedAt + 140) },
@@ -149,6 +152,8 @@ export function fixtures(now = Date.now()) {
       machines: 2,
       memoryMiB: { total: 15_990, available: 11_204 },
       diskMiB: { total: 101_000, available: 74_300 },
+      promisedDiskMiB: { used: 18_432, allowed: 404_000 },
+      evidence: { machines: 12, mib: 9, maxMachines: 200, maxMib: 512 },
     }),
     Host.parse({
       id: 'host-2',
@@ -159,10 +164,13 @@ export function fixtures(now = Date.now()) {
       machines: 0,
       memoryMiB: { total: 7_950, available: 6_102 },
       diskMiB: { total: 40_000, available: 2_900 },
+      promisedDiskMiB: { used: 0, allowed: 160_000 },
+      evidence: { machines: 0, mib: 0, maxMachines: 200, maxMib: 512 },
     }),
   ];
 
   return {
+    settings: { ...SETTINGS_DEFAULTS, keepFailed: true },
     credentials: [credential],
     machines,
     sessions: [failedSession],

@@ -15,7 +15,8 @@ export interface OutcomeProps {
 /** How a login ended: who is connected and where to go on, or why not, with the proof and the next step. */
 export function Outcome({ session, title }: OutcomeProps) {
   if (session.state === 'completed') return <Connected session={session} title={title} />;
-  if (session.error !== null) {
+  // Cancelling is what somebody asked for: nothing is wrong.
+  if (session.error !== null && session.state !== 'cancelled') {
     return (
       <ProblemPanel title={FAILED_WORDS[session.state] ?? 'The login failed'} problem={session.error} open>
         <NextSteps session={session} />

@@ -30,7 +30,7 @@ function StepRow({ step, now }: { readonly step: Step; readonly now: number }) {
     at === null || status === 'ended'
       ? null
       : Date.parse(leftAt ?? new Date(now).toISOString()) - Date.parse(at);
-  const bad = status === 'ended' && step.state !== 'completed';
+  const bad = status === 'ended' && step.state !== 'completed' && step.state !== 'cancelled';
   return (
     <li
       className={`step step-${status}${bad ? ' step-bad' : ''}`}

@@ -32,6 +32,7 @@ export function addSessionRoutes(app: Api, context: RouteContext): void {
             'bad_request',
             'forbidden',
             'login_in_progress',
+            'quota_exceeded',
             'driver_unusable',
             'image_missing',
             'host_unreachable',
@@ -40,7 +41,7 @@ export function addSessionRoutes(app: Api, context: RouteContext): void {
       },
     },
     async (request, reply) => {
-      const { provider, account, realm, expiresInSeconds, userId } = request.body;
+      const { provider, account, realm, expiresInSeconds, userId, keepFailed } = request.body;
       if (realm === 'test' && !context.allowTestRealm) {
         throw new PolydevError('forbidden', 'this controller does not allow the test realm');
       }
@@ -50,6 +51,7 @@ export function addSessionRoutes(app: Api, context: RouteContext): void {
         account: account ?? 'default',
         realm: realm ?? 'internet',
         expiresInSeconds: expiresInSeconds ?? DEFAULT_EXPIRY_SECONDS,
+        keepFailed,
       });
       return reply.code(201).send(session);
     },

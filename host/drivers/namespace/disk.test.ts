@@ -73,6 +73,22 @@ describe.skipIf(missing !== undefined)(`private disks (needs ${missing ?? 'nothi
     },
   );
 
+  it('is refused when all disks together would be more than the host may promise', async () => {
+    const { blocks, bsize } = await statfs(bench.config.dataDir);
+    const totalMiB = (blocks * bsize) / MIB;
+    // Room for two disks and a half of one.
+    const diskMiB = Math.floor(totalMiB / 100);
+    bench.config.diskOvercommit = 0.025;
+    const { machines, health } = await start('exec sleep 60');
+    const specs = Array.from({ length: 3 }, () => newSpec({ limits: { ...SMALL, diskMiB } }));
+    const results = await Promise.allSettled(specs.map((spec) => machines.put(spec)));
+    const refused = results.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []));
+    expect(refused).toMatchObject([{ code: 'host_out_of_space' }]);
+    expect((await health()).promisedDiskMiB.used).toBe(2 * diskMiB);
+    await machines.destroy(specs[0]?.id ?? newSpec().id);
+    await machines.put(newSpec({ limits: { ...SMALL, diskMiB } }));
+  });
+
   it('has the size that was asked for, and takes only what is written', async () => {
     const { machines } = await start('df -m / | tail -n 1; echo done; exec sleep 60');
     const spec = newSpec({ kind: 'cli', limits: { ...SMALL, diskMiB: 4096 } });
