@@ -3,6 +3,7 @@ import type { MachineId } from '../../../protocol/ids.ts';
 import type { GuestConfig, MachineSpec } from '../../../protocol/machine.ts';
 import type { Attachment } from '../../network/network.ts';
 import { type TarFile, tar } from './tar.ts';
+import { maskFiles } from './units.ts';
 
 /** As the guest calls itself. */
 export const hostnameOf = (id: MachineId): string => id.replace('_', '-').slice(0, 12);
@@ -58,6 +59,7 @@ export function configDrive(
   more: readonly TarFile[] = [],
 ): Buffer {
   const files: TarFile[] = [
+    ...maskFiles(),
     { path: 'polydev/config.json', mode: 0o400, text: JSON.stringify(config) },
     { path: 'systemd/network/10-eth0.network', mode: 0o644, text: network(attachment) },
     {
