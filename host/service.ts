@@ -131,7 +131,10 @@ export async function startHostService(
   // One at a time: two trials have the same names and would take each other's things away.
   let probing: Promise<void> | undefined;
   const probeAgain = async (): Promise<void> => {
-    report = { ...(await driver.probe(AbortSignal.timeout(30_000 * config.slowdown))), at: performance.now() };
+    report = {
+      ...(await driver.probe(AbortSignal.timeout(30_000 * config.slowdown))),
+      at: performance.now(),
+    };
   };
   const health = async (): Promise<HostHealth> => {
     if (!report.ok && performance.now() - report.at > REPROBE_MS) {

@@ -67,7 +67,12 @@ function create(way: Way, input: ChoiceInput): Driver {
     };
     return new FirecrackerDriver({ ...common, firecracker, jailer, slowdown, images: { ...disks, vmParts } });
   }
-  return new QemuDriver({ ...common, accelerator: way === 'qemu-kvm' ? 'kvm' : 'tcg', slowdown, images: disks });
+  return new QemuDriver({
+    ...common,
+    accelerator: way === 'qemu-kvm' ? 'kvm' : 'tcg',
+    slowdown,
+    images: disks,
+  });
 }
 
 /** What a trial's result holds for: another kernel or initramfs, or another Firecracker, is another trial. */

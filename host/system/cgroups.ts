@@ -14,9 +14,7 @@ export const cgroupOfInstance = (instance: string): string => `/polydev-${instan
 
 /** The folders that hierarchies have for a path; those that exist. */
 export function cgroupFolders(path: string): string[] {
-  const trees = cgroupVersion() === 2
-    ? [ROOT]
-    : readdirSync(ROOT).map((name) => join(ROOT, name));
+  const trees = cgroupVersion() === 2 ? [ROOT] : readdirSync(ROOT).map((name) => join(ROOT, name));
   return trees.map((tree) => join(tree, path)).filter((folder) => existsSync(folder));
 }
 

@@ -93,7 +93,12 @@ export async function runOuter(options: {
       ...['-cpu', 'EPYC,+svm,+npt', '-smp', String(CPUS), '-m', `${memoryMiB}M`],
       ...['-object', `memory-backend-memfd,id=memory,size=${memoryMiB}M,share=on`],
       ...['-kernel', parts.kernel, '-initrd', parts.initrd, '-append', append],
-      ...['-chardev', `socket,id=files,path=${socket}`, '-device', 'vhost-user-fs-pci,chardev=files,tag=host'],
+      ...[
+        '-chardev',
+        `socket,id=files,path=${socket}`,
+        '-device',
+        'vhost-user-fs-pci,chardev=files,tag=host',
+      ],
       ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
       ...['-device', 'virtio-serial-pci', '-chardev', `file,id=report,path=${at('report')}`],
       ...['-device', 'virtserialport,chardev=report,name=report'],

@@ -63,7 +63,9 @@ const recordedCall = ({ method, path, body }: z.infer<typeof Exchanges>[number])
 
 describe('recorded exchanges', () => {
   it('are what the driver asks today, and Firecracker accepted each', () => {
-    const accepted = recorded.filter(({ status }) => status < 300).map((each) => JSON.stringify(recordedCall(each)));
+    const accepted = recorded
+      .filter(({ status }) => status < 300)
+      .map((each) => JSON.stringify(recordedCall(each)));
     const guest = {
       limits: { cpus: 1.5, memoryMiB: 128, pids: 64 },
       kind: 'cli' as const,
@@ -109,7 +111,9 @@ describe('control socket of Firecracker', () => {
     const silent = await peer(() => undefined);
     await expect(silent.call(START, 30)).rejects.toThrow('PUT /actions: no answer after 30 ms');
     const babbling = await peer((_request, _body, response) => response.end('{"half":'));
-    await expect(babbling.call({ method: 'GET', path: '/' })).rejects.toMatchObject({ code: 'machine_unreachable' });
+    await expect(babbling.call({ method: 'GET', path: '/' })).rejects.toMatchObject({
+      code: 'machine_unreachable',
+    });
     const other = await peer((_request, _body, response) => response.end('{"id":"x"}'));
     await expect(other.describe()).rejects.toThrow('it does not describe itself');
     await expect(new FirecrackerApi('/nonexistent/api.sock', 1).call(START)).rejects.toMatchObject({
@@ -174,6 +178,8 @@ describe('virtual socket of a guest', () => {
     using odd = await guest(() => 'NO\n');
     await expect(odd.dial(22, AbortSignal.timeout(30_000))).rejects.toThrow('it answered "NO"');
     using silent = await guest(() => '');
-    await expect(silent.dial(22, AbortSignal.timeout(50))).rejects.toMatchObject({ code: 'machine_unreachable' });
+    await expect(silent.dial(22, AbortSignal.timeout(50))).rejects.toMatchObject({
+      code: 'machine_unreachable',
+    });
   });
 });

@@ -68,7 +68,11 @@ describe('requests to Firecracker', () => {
   });
 
   it('would not pass if they were not', () => {
-    const wrong: Call = { method: 'PUT', path: '/drives/a', body: { drive_id: 'b', is_read_only: 1, extra: 1 } };
+    const wrong: Call = {
+      method: 'PUT',
+      path: '/drives/a',
+      body: { drive_id: 'b', is_read_only: 1, extra: 1 },
+    };
     expect(described(wrong)).toEqual([
       '/drives/a: drive_id is b',
       '/drives/a.is_root_device is missing',
@@ -80,13 +84,15 @@ describe('requests to Firecracker', () => {
   it('give the disks in the order that the guest is told, and only the private one for writing', () => {
     const drives = bootCalls(guest).filter(({ path }) => path.startsWith('/drives/'));
     expect(drives.map(({ path }) => path.slice('/drives/'.length))).toEqual(diskOrder(3));
-    const writable = drives.filter(({ body }) => body !== undefined && 'is_read_only' in body && !body.is_read_only);
+    const writable = drives.filter(
+      ({ body }) => body !== undefined && 'is_read_only' in body && !body.is_read_only,
+    );
     expect(writable.map(({ path }) => path)).toEqual(['/drives/private']);
   });
 
   it('stay within what the kernel reads of its command line, with room for what Firecracker adds', () => {
     const boot = bootCalls(guest).find(({ path }) => path === '/boot-source');
-    const { boot_args: words } = boot?.body as { boot_args: string };
+    const words = String((boot?.body as { boot_args?: string } | undefined)?.boot_args);
     // x86 drops what is beyond 2048 bytes without a word; 30 devices of 40 bytes each would still fit.
     expect(words.length).toBeLessThan(2048 - 512);
     expect(words).toContain('polydev.disks=layer0,layer1,layer2,private,config polydev.layers=3');
@@ -113,7 +119,9 @@ describe('the jail', () => {
     expect(words).toContain('--uid 1879048192 --gid 1879048192');
     expect(words).toContain('--netns /run/netns/n --cgroup-version 2');
     expect(words).toContain('--parent-cgroup polydev-abcdef/m_abcdefghijklmnopqrst');
-    expect(words).toContain('--cgroup memory.max=1207959552 --cgroup cpu.max=150000 100000 --cgroup pids.max=64 --');
+    expect(words).toContain(
+      '--cgroup memory.max=1207959552 --cgroup cpu.max=150000 100000 --cgroup pids.max=64 --',
+    );
     expect(jailerArguments({ ...plan, cgroupVersion: 1 }).join(' ')).toContain(
       '--cgroup memory.limit_in_bytes=1207959552 --cgroup cpu.cfs_period_us=100000 --cgroup cpu.cfs_quota_us=150000',
     );

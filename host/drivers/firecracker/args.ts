@@ -1,5 +1,4 @@
 /** What a machine's jailer and Firecracker are asked for. Nothing here runs anything. */
-import { basename } from 'node:path';
 import type { Limits, MachineKind } from '../../../protocol/machine.ts';
 import type { Call } from './api.ts';
 import { IN_JAIL } from './jail.ts';
@@ -46,9 +45,6 @@ export const jailerArguments = (plan: JailPlan): string[] => [
   ...['--', '--api-sock', IN_JAIL.api],
   ...['--log-path', IN_JAIL.log, '--level', 'Info', '--metrics-path', IN_JAIL.metrics],
 ];
-
-/** The program's name inside the jail. */
-export const programName = (plan: Pick<JailPlan, 'firecracker'>): string => basename(plan.firecracker);
 
 /** What a guest may send and receive: 1 Gbit/s, so that one machine cannot take a host's whole link. */
 const LINK = { bandwidth: { size: 125_000_000, refill_time: 1000 } };

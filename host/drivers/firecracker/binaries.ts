@@ -41,7 +41,8 @@ async function versionOf(name: 'Firecracker' | 'Jailer', path: string, signal: A
 
 /** Where the setting says, or where one usually puts it; undefined: nowhere. */
 export function findFirecracker(configured: string | undefined): string | undefined {
-  const places = configured === undefined ? USUAL_FOLDERS.map((folder) => join(folder, 'firecracker')) : [configured];
+  const places =
+    configured === undefined ? USUAL_FOLDERS.map((folder) => join(folder, 'firecracker')) : [configured];
   return places.find((place) => existsSync(place));
 }
 
@@ -53,7 +54,9 @@ export async function findBinaries(
   const firecracker = findFirecracker(settings.firecracker);
   if (firecracker === undefined) {
     const where = settings.firecracker ?? USUAL_FOLDERS.join(' and ');
-    throw unusable(`not found at ${where}: put it and its jailer there, or set POLYDEV_FIRECRACKER to its path`);
+    throw unusable(
+      `not found at ${where}: put it and its jailer there, or set POLYDEV_FIRECRACKER to its path`,
+    );
   }
   const jailer = settings.jailer ?? join(dirname(firecracker), 'jailer');
   if (!existsSync(jailer)) {
@@ -67,7 +70,9 @@ export async function findBinaries(
   }
   const jailerVersion = await versionOf('Jailer', jailer, signal);
   if (jailerVersion !== version) {
-    throw unusable(`${jailer} is version ${jailerVersion} and Firecracker ${version}: install both of one release`);
+    throw unusable(
+      `${jailer} is version ${jailerVersion} and Firecracker ${version}: install both of one release`,
+    );
   }
   return { firecracker, jailer, version };
 }

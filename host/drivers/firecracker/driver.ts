@@ -9,14 +9,8 @@ import { PolydevError } from '../../../protocol/errors.ts';
 import { type ImageId, MachineId } from '../../../protocol/ids.ts';
 import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
 import { Console, readConsole } from '../../machines/console.ts';
-import type { Attachment, Network } from '../../network/network.ts';
-import {
-  cgroupChildren,
-  cgroupOfInstance,
-  cgroupProcesses,
-  cgroupVersion,
-  removeCgroup,
-} from '../../system/cgroups.ts';
+import type { Network } from '../../network/network.ts';
+import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
 import { listIfThere, removeTree } from '../../system/files.ts';
 import type { Leases } from '../../system/leases.ts';
@@ -24,16 +18,13 @@ import { endProcess, runs } from '../../system/processes.ts';
 import { unmount, type WaitStatus } from '../../system/syscalls.ts';
 import type { Driver, DriverReport, Machine } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
-import { guestArguments } from '../vm/arguments.ts';
-import { configDrive, guestConfig, hostnameOf } from '../vm/config.ts';
-import { diskOwner, diskPath, ensureDisk, removeDisk } from '../vm/disk.ts';
+import { diskOwner, ensureDisk, removeDisk } from '../vm/disk.ts';
 import { FirecrackerApi } from './api.ts';
-import { bootCalls, LOAD, PAUSE, RESUME, SAVE, START } from './args.ts';
+import { PAUSE, RESUME, SAVE } from './args.ts';
 import { type Binaries, findBinaries } from './binaries.ts';
 import { VsockChannel } from './channel.ts';
-import { CHANNEL_UNITS, LISTEN } from './guest.ts';
-import { type Hypervisor, startHypervisor, whileItRuns } from './hypervisor.ts';
-import { fillJail, IN_JAIL, jailId, jailRoot } from './jail.ts';
+import { IN_JAIL, jailId, jailRoot } from './jail.ts';
+import { launchGuest, type Place, SNAPSHOT_TIMEOUT_MS } from './launch.ts';
 import { FirecrackerMachine } from './machine.ts';
 import { probe } from './probe.ts';
 import {
@@ -71,24 +62,6 @@ export interface FirecrackerDriverOptions {
   network: Network;
   /** Claims on ranges of host ids, shared by all instances of this host. */
   idLeases: Leases;
-}
-
-const MIB = 1024 * 1024;
-/** Firecracker's own memory beside the guest's. */
-const OVERHEAD_MIB = 128;
-/** Threads: one per processor and a few. */
-const MOST_TASKS = 64;
-/** Saving and loading moves the guest's whole memory. */
-const SNAPSHOT_TIMEOUT_MS = 60_000;
-
-interface Place {
-  folder: string;
-  runFolder: string;
-  cgroup: string;
-  jailBase: string;
-  console: string;
-  /** Named pipes for what Firecracker says of itself, and the folders in which the host keeps the end of it. */
-  pipes: readonly { inside: string; pipe: string; kept: string }[];
 }
 
 export class FirecrackerDriver implements Driver {
@@ -206,8 +179,22 @@ export class FirecrackerDriver implements Driver {
     try {
       const binaries = await this.#binaries(signal);
       const root = jailRoot(place.jailBase, binaries.firecracker, jailId(spec.id));
-      const made = { place, root, owner, attachment, binaries, output, asleep };
-      const hypervisor = await this.#launch(spec, image, made, signal);
+      const hypervisor = await launchGuest(
+        {
+          spec,
+          ...(await this.#files(image)),
+          place,
+          root,
+          owner,
+          attachment,
+          binaries,
+          output,
+          asleep: asleep === undefined ? undefined : asleepFolder(place.folder),
+          slowdown: this.slowdown,
+          connect: () => network.connectNamedTap(spec.id, spec.realm, signal),
+        },
+        signal,
+      );
       const stamps: Stamp[] = [{ checkpoint: 'hypervisor', at: new Date().toISOString() }];
       const { address } = attachment;
       const { version } = binaries;
@@ -243,22 +230,9 @@ export class FirecrackerDriver implements Driver {
     this.#logs.set(id, open);
   }
 
-  async #launch(
-    spec: MachineSpec,
-    image: ImageId,
-    made: {
-      place: Place;
-      root: string;
-      owner: number;
-      attachment: Attachment & { tap: string };
-      binaries: Binaries;
-      output: number;
-      asleep: GuestRecord | undefined;
-    },
-    signal: AbortSignal,
-  ): Promise<Hypervisor> {
-    const { place, root, owner, attachment, binaries, output, asleep } = made;
-    const { images, network } = this.#options;
+  /** What a guest of that image starts from. Throws `image_missing`. */
+  async #files(image: ImageId): Promise<{ kernel: string; initrd: string; layers: string[] }> {
+    const { images } = this.#options;
     const parts = await images.vmParts();
     if (parts === undefined) {
       throw new PolydevError(
@@ -266,66 +240,7 @@ export class FirecrackerDriver implements Driver {
         'the kernel of virtual machines was not made: build it with --vm',
       );
     }
-    const layers = await images.layerFiles(image);
-    const config = guestConfig(spec, { attachment, listen: LISTEN, slowdown: this.slowdown });
-    using mounts = await fillJail(root, owner, {
-      shared: {
-        [IN_JAIL.kernel]: parts.kernel,
-        [IN_JAIL.initrd]: parts.initrd,
-        ...Object.fromEntries(layers.map((file, index) => [IN_JAIL.layer(index), file])),
-      },
-      owned: {
-        [IN_JAIL.disk]: diskPath(place.folder),
-        ...Object.fromEntries(place.pipes.map(({ inside, pipe }) => [inside, pipe])),
-        ...(asleep === undefined
-          ? {}
-          : Object.fromEntries(
-              [IN_JAIL.state, IN_JAIL.memory].map((name) => [name, join(asleepFolder(place.folder), name)]),
-            )),
-      },
-      made: { [IN_JAIL.config]: configDrive(config, spec, attachment, CHANNEL_UNITS) },
-    });
-    const { limits, kind } = spec;
-    const hypervisor = await startHypervisor(
-      {
-        plan: {
-          ...binaries,
-          id: jailId(spec.id),
-          uid: owner,
-          base: place.jailBase,
-          netns: attachment.namespace,
-          cgroup: place.cgroup,
-          cgroupVersion: cgroupVersion(),
-          limits: {
-            memoryBytes: (limits.memoryMiB + OVERHEAD_MIB) * MIB,
-            cpus: limits.cpus,
-            pids: MOST_TASKS,
-          },
-        },
-        root,
-        output,
-        slowdown: this.slowdown,
-      },
-      signal,
-    );
-    const { api } = hypervisor;
-    const prepare = async (): Promise<void> => {
-      if (asleep === undefined) {
-        const hostname = hostnameOf(spec.id);
-        const words = guestArguments({ layers: layers.length, kind, hostname });
-        const plan = { limits, kind, layers: layers.length, bootArguments: words, ...attachment };
-        for (const call of bootCalls(plan)) await api.call(call);
-      } else {
-        await api.call(LOAD, SNAPSHOT_TIMEOUT_MS);
-      }
-      // It has opened its link by now.
-      await network.connectNamedTap(spec.id, spec.realm, signal);
-      await api.call(asleep === undefined ? START : RESUME);
-    };
-    await whileItRuns(hypervisor, prepare());
-    // It has its own view of these.
-    mounts[Symbol.dispose]();
-    return hypervisor;
+    return { kernel: parts.kernel, initrd: parts.initrd, layers: await images.layerFiles(image) };
   }
 
   #present(state: State, console: Console, ended: Promise<WaitStatus>): FirecrackerMachine {

@@ -47,8 +47,5 @@ Type=oneshot
 ExecStart=/bin/systemctl --no-block reboot
 `,
   ),
-  unit(
-    'sysinit.target.d/polydev.conf',
-    '[Unit]\nWants=polydev-channel.socket polydev-power.socket\n',
-  ),
+  unit('sysinit.target.d/polydev.conf', '[Unit]\nWants=polydev-channel.socket polydev-power.socket\n'),
 ];

@@ -18,6 +18,7 @@ export interface Hypervisor {
 }
 
 const SOCKET_TIMEOUT_MS = 5000;
+const LAST_ANSWER_MS = 500;
 
 /**
  * Spawns it and waits until it answers. `root`: its jail, already filled; `output`: descriptor for what it and its guest's
@@ -69,10 +70,11 @@ async function answering(
   await api.describe();
 }
 
-/** `work`, or `machine_start_failed` as soon as the hypervisor ends. */
+/** `work`, or `machine_start_failed` as soon as the hypervisor ends; one that ends over a call has answered it before. */
 export async function whileItRuns<T>(hypervisor: Hypervisor, work: Promise<T>): Promise<T> {
-  const ended = hypervisor.exited.then(({ code, signal: by }) => {
-    throw new PolydevError('machine_start_failed', `Firecracker: ended with ${by ?? `code ${code}`}`);
+  const ended = hypervisor.exited.then(async ({ code, signal: by }): Promise<T> => {
+    const error = new PolydevError('machine_start_failed', `Firecracker: ended with ${by ?? `code ${code}`}`);
+    return Promise.race([work, sleep(LAST_ANSWER_MS).then(() => Promise.reject(error))]);
   });
   ended.catch(() => undefined);
   work.catch(() => undefined);

@@ -49,7 +49,12 @@ export async function probe(options: ProbeParts, signal: AbortSignal): Promise<D
     const text = late.aborted ? `not done after ${DEADLINE_MS * options.slowdown} ms` : why;
     problems.push(`firecracker: ${step}: ${text.replace(/^firecracker: /, '')}`);
   }
-  return { driver: 'firecracker', ok: problems.length === 0, problems, ms: Math.round(performance.now() - begin) };
+  return {
+    driver: 'firecracker',
+    ok: problems.length === 0,
+    problems,
+    ms: Math.round(performance.now() - begin),
+  };
 }
 
 /** Throws an Error that says which of absent and forbidden it is; that it opens proves nothing yet. */
@@ -59,7 +64,9 @@ function openKvm(): void {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ENODEV' || code === 'ENXIO') {
-      throw new Error(`KVM is absent (/dev/kvm: ${code}): this computer, or what it runs in, does not offer it`);
+      throw new Error(
+        `KVM is absent (/dev/kvm: ${code}): this computer, or what it runs in, does not offer it`,
+      );
     }
     throw new Error(`KVM is forbidden (/dev/kvm: ${code}): this service may not open it`);
   }
@@ -120,7 +127,9 @@ async function trial(
   };
   const words = async (error: unknown): Promise<never> => {
     const last = (await said()).split('\n').at(-1) ?? '';
-    throw new Error(`${error instanceof Error ? error.message : String(error)}${last === '' ? '' : `: ${last}`}`);
+    throw new Error(
+      `${error instanceof Error ? error.message : String(error)}${last === '' ? '' : `: ${last}`}`,
+    );
   };
   const hypervisor = await startHypervisor({ plan, root, output, slowdown }, signal).catch(words);
   const calls = [...baseCalls(1, MEMORY_MIB, kernelArguments(['polydev.probe'])), START];
