@@ -12,13 +12,21 @@ async function lackingForQemu(): Promise<string | undefined> {
   return parts === undefined ? 'the kernel of virtual machines (./polydev image build --vm)' : undefined;
 }
 
-driverContract({ name: 'namespace', missing, bench: newInstance, checkout: CHECKOUT, bootMs: 60_000 });
+driverContract({
+  name: 'namespace',
+  missing,
+  bench: newInstance,
+  checkout: CHECKOUT,
+  bootMs: 60_000,
+  hibernates: true,
+});
 driverContract({
   name: 'qemu',
   missing: await lackingForQemu(),
   bench: newInstance,
   checkout: CHECKOUT,
   bootMs: 180_000,
+  hibernates: false,
 });
 
 /** That /dev/kvm opens proves nothing: who runs this says so. */
@@ -39,4 +47,5 @@ driverContract({
   },
   checkout: CHECKOUT,
   bootMs: 60_000,
+  hibernates: true,
 });

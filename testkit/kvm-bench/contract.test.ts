@@ -32,5 +32,13 @@ driverContract({
   bench,
   checkout: CHECKOUT,
   bootMs: BOOT_MS,
+  hibernates: true,
 });
-driverContract({ name: 'qemu', missing: lacks, bench, checkout: CHECKOUT, bootMs: BOOT_MS });
+driverContract({
+  name: 'qemu',
+  missing: lacks,
+  bench,
+  checkout: CHECKOUT,
+  bootMs: BOOT_MS,
+  hibernates: false,
+});

@@ -10,7 +10,13 @@ import { type ImageId, MachineId } from '../../../protocol/ids.ts';
 import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
 import { Console, readConsole } from '../../machines/console.ts';
 import type { Network } from '../../network/network.ts';
-import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
+import {
+  cgroupChildren,
+  cgroupOfInstance,
+  cgroupProcesses,
+  makeCgroup,
+  removeCgroup,
+} from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
 import { listIfThere, removeTree } from '../../system/files.ts';
 import type { Leases } from '../../system/leases.ts';
@@ -24,7 +30,7 @@ import { PAUSE, RESUME, SAVE } from './args.ts';
 import { type Binaries, findBinaries } from './binaries.ts';
 import { VsockChannel } from './channel.ts';
 import { IN_JAIL, jailId, jailRoot } from './jail.ts';
-import { launchGuest, type Place, SNAPSHOT_TIMEOUT_MS } from './launch.ts';
+import { cgroupLimits, launchGuest, type Place, SNAPSHOT_TIMEOUT_MS } from './launch.ts';
 import { FirecrackerMachine } from './machine.ts';
 import { probe } from './probe.ts';
 import {
@@ -282,11 +288,14 @@ export class FirecrackerDriver implements Driver {
 
   /** Saves the guest beside its disk. A guest that could not be saved runs on. */
   async #putToSleep(state: State): Promise<void> {
-    const { folder } = this.#place(state.spec.id);
+    const { folder, cgroup } = this.#place(state.spec.id);
+    const limit = (saving: boolean): void =>
+      makeCgroup(`${cgroup}/${jailId(state.spec.id)}`, cgroupLimits(state.spec.limits, saving));
     const api = new FirecrackerApi(join(state.root, IN_JAIL.api), this.slowdown);
     const to = asleepFolder(folder);
     await api.call(PAUSE);
     try {
+      limit(true);
       await api.call(SAVE, SNAPSHOT_TIMEOUT_MS);
       await removeAsleep(folder);
       await mkdir(to, { recursive: true, mode: 0o711 });
@@ -296,6 +305,7 @@ export class FirecrackerDriver implements Driver {
     } catch (error) {
       for (const name of [IN_JAIL.state, IN_JAIL.memory]) await rm(join(state.root, name), { force: true });
       await removeAsleep(folder);
+      limit(false);
       await api.call(RESUME);
       throw error;
     }

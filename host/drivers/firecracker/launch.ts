@@ -1,8 +1,8 @@
 /** From a disk and a network to a running guest: its jail, its hypervisor, and the calls that boot or wake it. */
 import { join } from 'node:path';
-import type { MachineSpec } from '../../../protocol/machine.ts';
+import type { Limits, MachineSpec } from '../../../protocol/machine.ts';
 import type { Attachment } from '../../network/network.ts';
-import { cgroupVersion } from '../../system/cgroups.ts';
+import { type CgroupLimits, cgroupVersion } from '../../system/cgroups.ts';
 import { guestArguments } from '../vm/arguments.ts';
 import { configDrive, guestConfig, hostnameOf } from '../vm/config.ts';
 import { diskPath } from '../vm/disk.ts';
@@ -52,6 +52,13 @@ export interface Launch {
   connect: () => Promise<void>;
 }
 
+/** What a machine may take of its host. `saving`: its memory goes to a file, which counts as memory too where that is one in memory. */
+export const cgroupLimits = ({ memoryMiB, cpus }: Limits, saving: boolean): CgroupLimits => ({
+  memoryBytes: (memoryMiB * (saving ? 2 : 1) + OVERHEAD_MIB) * MIB,
+  cpus,
+  pids: MOST_TASKS,
+});
+
 /** Resolves when the guest runs. Throws PolydevError; the jail and what runs in it are the caller's to reclaim then. */
 export async function launchGuest(launch: Launch, signal: AbortSignal): Promise<Hypervisor> {
   const { spec, layers, place, root, owner, attachment, asleep, slowdown } = launch;
@@ -79,7 +86,7 @@ export async function launchGuest(launch: Launch, signal: AbortSignal): Promise<
     netns: attachment.namespace,
     cgroup: place.cgroup,
     cgroupVersion: cgroupVersion(),
-    limits: { memoryBytes: (limits.memoryMiB + OVERHEAD_MIB) * MIB, cpus: limits.cpus, pids: MOST_TASKS },
+    limits: cgroupLimits(limits, false),
   };
   const hypervisor = await startHypervisor({ plan, root, output: launch.output, slowdown }, signal);
   const { api } = hypervisor;

@@ -1,5 +1,5 @@
 /** Tries the smallest guest in a jail of its own: kernel and first program load the drivers, say so on the console, and end. */
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { namespacePath, namespacePrefix } from '../../network/addresses.ts';
@@ -12,6 +12,7 @@ import { endProcess } from '../../system/processes.ts';
 import { unmount } from '../../system/syscalls.ts';
 import type { DriverReport } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
+import { KVM_UNUSABLE, openKvm } from '../vm/kvm.ts';
 import { baseCalls, kernelArguments, START } from './args.ts';
 import type { Binaries } from './binaries.ts';
 import { startHypervisor, whileItRuns } from './hypervisor.ts';
@@ -55,21 +56,6 @@ export async function probe(options: ProbeParts, signal: AbortSignal): Promise<D
     problems,
     ms: Math.round(performance.now() - begin),
   };
-}
-
-/** Throws an Error that says which of absent and forbidden it is; that it opens proves nothing yet. */
-function openKvm(): void {
-  try {
-    closeSync(openSync('/dev/kvm', constants.O_RDWR));
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENODEV' || code === 'ENXIO') {
-      throw new Error(
-        `KVM is absent (/dev/kvm: ${code}): this computer, or what it runs in, does not offer it`,
-      );
-    }
-    throw new Error(`KVM is forbidden (/dev/kvm: ${code}): this service may not open it`);
-  }
 }
 
 async function trial(
@@ -135,7 +121,7 @@ async function trial(
   const calls = [...baseCalls(1, MEMORY_MIB, kernelArguments(['polydev.probe'])), START];
   for (const call of calls) await whileItRuns(hypervisor, hypervisor.api.call(call)).catch(words);
   // From here on nothing but the guest itself is missing.
-  at('KVM is present but unusable, its smallest guest does not run');
+  at(KVM_UNUSABLE);
   await Promise.race([
     hypervisor.exited,
     new Promise((resolve) => {

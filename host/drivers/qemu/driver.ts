@@ -23,6 +23,7 @@ import { claimIds, releaseIds } from '../ids.ts';
 import { GuestChannel } from '../vm/channel.ts';
 import { configDrive, guestConfig, hostnameOf } from '../vm/config.ts';
 import { diskOwner, diskPath, ensureDisk, removeDisk } from '../vm/disk.ts';
+import { kvmGroup } from '../vm/kvm.ts';
 import { VirtualMachine } from '../vm/machine.ts';
 import { type Accelerator, AGENT_PORT_NAME, hypervisorArguments, TRANSLATION_MIB } from './args.ts';
 import { type Hypervisor, startHypervisor } from './hypervisor.ts';
@@ -215,6 +216,7 @@ export class QemuDriver implements Driver {
         inherit,
         output,
         uid: owner,
+        group: accelerator === 'kvm' ? kvmGroup() : undefined,
         netns: attachment.namespace,
         cgroup: place.cgroup,
         limits: { memoryBytes: memoryMiB * MIB, cpus: spec.limits.cpus, pids: 128 },

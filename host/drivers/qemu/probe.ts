@@ -11,6 +11,7 @@ import type { Leases } from '../../system/leases.ts';
 import { endProcess } from '../../system/processes.ts';
 import type { DriverReport } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
+import { KVM_UNUSABLE, kvmGroup, openKvm } from '../vm/kvm.ts';
 import { type Accelerator, baseArguments, kernelArguments, TRANSLATION_MIB } from './args.ts';
 import { spawnHypervisor } from './hypervisor.ts';
 
@@ -69,6 +70,10 @@ async function trial(
   at('kernel and initramfs');
   const found = await parts();
   if (found === undefined) throw new Error('they are not there: ./polydev image build --vm makes them');
+  if (accelerator === 'kvm') {
+    at('KVM');
+    openKvm();
+  }
   await mkdir(folder, { recursive: true, mode: 0o711 });
   at('ids');
   const uid = await claimIds(idLeases, folder, undefined);
@@ -96,11 +101,12 @@ async function trial(
     inherit,
     output: open(log, 'a'),
     uid,
+    group: accelerator === 'kvm' ? kvmGroup() : undefined,
     netns: namespacePath(netns),
     cgroup,
     limits: { memoryBytes: (MEMORY_MIB + TRANSLATION_MIB + 128) * MIB, cpus: 1, pids: 64 },
   });
-  at('smallest guest');
+  at(accelerator === 'kvm' ? KVM_UNUSABLE : 'smallest guest');
   await Promise.race([
     hypervisor.exited,
     new Promise((resolve) => {
