@@ -143,9 +143,13 @@ async function resolver(): Promise<Check> {
   );
 }
 
-/** No driver of this version uses it: opening it proves nothing, and a guest is what would. */
+/** Opening it proves nothing: the trial of a driver that uses it is what does. */
 function kvm(): Check {
-  if (!existsSync('/dev/kvm')) return ok('kvm', 'absent; the namespace driver does not need it');
+  if (!existsSync('/dev/kvm'))
+    return ok(
+      'kvm',
+      'absent: firecracker and qemu with hardware virtualization do not run here; namespaces do',
+    );
   try {
     closeSync(openSync('/dev/kvm', constants.O_RDWR));
     return ok('kvm', 'present and opens; whether a guest runs is not proven');

@@ -27,6 +27,8 @@ export interface DriverContract {
   checkout: string;
   /** Milliseconds that a machine may take until its agent is ready. */
   bootMs: number;
+  /** How many times longer than usual the host may take to answer; default 1. */
+  patience?: number;
   /** Whether its machines hibernate. */
   hibernates: boolean;
 }
@@ -91,7 +93,7 @@ export function driverContract(contract: DriverContract): void {
     beforeAll(async () => {
       bench = contract.bench();
       await serve();
-      host = createHostClient(bench.config.socketPath);
+      host = createHostClient(bench.config.socketPath, undefined, contract.patience);
       agent = createAgentClient(host, spec.id, token);
     });
     afterAll(async () => {

@@ -32,6 +32,7 @@ driverContract({
   bench,
   checkout: CHECKOUT,
   bootMs: BOOT_MS,
+  patience: SLOWDOWN,
   hibernates: true,
 });
 driverContract({
@@ -40,5 +41,6 @@ driverContract({
   bench,
   checkout: CHECKOUT,
   bootMs: BOOT_MS,
+  patience: SLOWDOWN,
   hibernates: false,
 });

@@ -45,6 +45,7 @@ export async function probe(options: ProbeParts, signal: AbortSignal): Promise<D
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     const text = limit.aborted ? `not done after ${timeoutMs} ms` : why;
+    if (limit.aborted && step === 'smallest guest' && options.accelerator === 'kvm') step = KVM_UNUSABLE;
     problems.push(`qemu (${options.accelerator}): ${step}: ${text}`);
   }
   return { driver: 'qemu', ok: problems.length === 0, problems, ms: Math.round(performance.now() - begin) };
@@ -106,7 +107,7 @@ async function trial(
     cgroup,
     limits: { memoryBytes: (MEMORY_MIB + TRANSLATION_MIB + 128) * MIB, cpus: 1, pids: 64 },
   });
-  at(accelerator === 'kvm' ? KVM_UNUSABLE : 'smallest guest');
+  at('smallest guest');
   await Promise.race([
     hypervisor.exited,
     new Promise((resolve) => {
