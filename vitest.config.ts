@@ -1,8 +1,9 @@
 import { defineConfig } from 'vitest/config';
 
 /**
- * Four suites: `unit` (also contracts; beside the code), `faults` (real faults in real machines, diagnosed by name), `crash`
- * (every process killed at every step) and `e2e` (whole sessions on real parts, one at a time).
+ * Suites: `unit` (also contracts; beside the code), `faults` (real faults in real machines, diagnosed by name), `crash`
+ * (every process killed at every step) and `e2e` (whole sessions on real parts, one at a time); `kvm` runs inside
+ * testkit/kvm-bench/, where there is KVM.
  */
 export default defineConfig({
   test: {
@@ -12,10 +13,13 @@ export default defineConfig({
           name: 'unit',
           include: ['**/*.test.{ts,tsx}'],
           exclude: [
-            '**/node_modules/**',
-            '**/dist/**',
-            'testkit/e2e/**',
-            'testkit/crash/**',
+            ...[
+              '**/node_modules/**',
+              '**/dist/**',
+              'testkit/e2e/**',
+              'testkit/crash/**',
+              'testkit/kvm-bench/**',
+            ],
             'testkit/faults/faults.test.ts',
           ],
           environment: 'node',
@@ -42,6 +46,17 @@ export default defineConfig({
           environment: 'node',
           testTimeout: 300_000,
           hookTimeout: 600_000,
+          pool: 'forks',
+          fileParallelism: false,
+        },
+      },
+      {
+        test: {
+          name: 'kvm',
+          include: ['testkit/kvm-bench/**/*.test.ts'],
+          environment: 'node',
+          testTimeout: 900_000,
+          hookTimeout: 900_000,
           pool: 'forks',
           fileParallelism: false,
         },

@@ -49,7 +49,7 @@ program
   )
   .addOption(
     new Option('--driver <name>', 'what runs machines; auto: the fastest that really runs a guest here')
-      .choices(['auto', 'namespace', 'qemu'])
+      .choices(['auto', 'firecracker', 'namespace', 'qemu'])
       .default('auto'),
   )
   .option(
@@ -65,7 +65,7 @@ program
       install: boolean;
       uplink: 'nat' | 'none';
       publicUrl?: string;
-      driver: 'auto' | 'namespace' | 'qemu';
+      driver: 'auto' | 'firecracker' | 'namespace' | 'qemu';
     }) => {
       const { settings, install } = globals();
       const { up } = await import('./up.ts');

@@ -62,8 +62,9 @@ export interface HostClient {
 /**
  * Every call may throw what the host service reports, and host_unreachable when it does not answer.
  * @param socketPath of the host service
+ * @param patience how many times longer than usual its answers may take; for tests on an emulated computer
  */
-export function createHostClient(socketPath: string, id = 'local'): HostClient {
+export function createHostClient(socketPath: string, id = 'local', patience = 1): HostClient {
   const call = async (
     method: 'GET' | 'PUT' | 'POST' | 'DELETE',
     path: string,
@@ -74,7 +75,7 @@ export function createHostClient(socketPath: string, id = 'local'): HostClient {
         over: { socketPath },
         method,
         path,
-        deadlineMs: options.deadlineMs ?? 10_000,
+        deadlineMs: (options.deadlineMs ?? 10_000) * patience,
         signal: options.signal,
         unreachable: 'host_unreachable',
         ...(options.bytes === undefined
