@@ -30,6 +30,7 @@ import { endedError } from './watch.ts';
 export async function reconcileSessions(
   context: Context,
   flows: { login: LoginFlow; abandon: LoginFlow },
+  when: 'start' | 'later',
 ): Promise<void> {
   for (const session of await listUnfinishedSessions(context.db)) {
     const workflow = await DBOS.getWorkflowStatus(loginWorkflowId(session.id));
@@ -41,7 +42,7 @@ export async function reconcileSessions(
     // Another controller's work is its own until it starts again.
     if (active && workflow.executorId !== DBOS.executorID) continue;
     if (active && workflow.applicationVersion === applicationVersion()) {
-      context.meters.recovered('session_resumed');
+      if (when === 'start') context.meters.recovered('session_resumed');
       continue;
     }
     if (active) await DBOS.cancelWorkflow(workflow.workflowID);

@@ -75,7 +75,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
   const abandon = registerAbandon(context);
   const flows = registerMachineFlows(context);
   await DBOS.launch();
-  await reconcileSessions(context, { login, abandon });
+  await reconcileSessions(context, { login, abandon }, 'start');
   const reconciling = keepReconciled(context, { ...flows, login, abandon });
 
   const running = starting.move();
@@ -114,7 +114,7 @@ async function keepReconciled(
     try {
       if (Date.now() >= sessionsAt) {
         sessionsAt = Date.now() + SESSIONS_EVERY_MS;
-        await reconcileSessions(context, flows);
+        await reconcileSessions(context, flows, 'later');
       }
       await reconcileMachines(context, flows);
       complained = false;
