@@ -18,6 +18,7 @@ import { registerAbandon, registerLogin } from './login.ts';
 import { createLogins } from './logins.ts';
 import { registerMachineFlows } from './machine-flows.ts';
 import { createMachines } from './machine-service.ts';
+import { keepWatch } from './machine-watch.ts';
 import { createOperation } from './operation.ts';
 import { ownChecks } from './own-checks.ts';
 import { reconcileMachines, reconcileSessions } from './reconcile.ts';
@@ -72,7 +73,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
   const flows = registerMachineFlows(context);
   await DBOS.launch();
   await reconcileSessions(context, { login, abandon });
-  const reconciling = keepReconciled(context);
+  const looking = Promise.all([keepReconciled(context), keepWatch(context)]);
 
   const running = starting.move();
   return {
@@ -84,7 +85,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     operation: createOperation(context),
     async [Symbol.asyncDispose]() {
       closing.abort();
-      await reconciling;
+      await looking;
       await running.disposeAsync();
     },
   };
