@@ -49,11 +49,14 @@ export interface Machines {
   /** What is wrong with it, by name and with proof; null: nothing that can be seen. */
   diagnosis(id: MachineId): Promise<Diagnosis | null>;
   start(id: MachineId): Promise<Machine>;
+  /** Lets a CLI machine stand still with all that runs in it. Whatever needs it wakes it. */
+  hibernate(id: MachineId): Promise<Machine>;
+  resume(id: MachineId): Promise<Machine>;
   stop(id: MachineId): Promise<Machine>;
   destroy(id: MachineId): Promise<Machine>;
   /** Raw RFB bytes of the browser machine of a session. */
   desktop(id: SessionId): Promise<Duplex>;
-  /** Starts a stopped CLI machine first. */
+  /** Starts or wakes the CLI machine first. */
   terminal(id: MachineId, size: TerminalSize): Promise<Terminal>;
   exec(id: MachineId, request: ExecRequest, signal: AbortSignal): AsyncIterable<ExecEvent>;
 }

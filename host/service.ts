@@ -75,7 +75,7 @@ export async function startHostService(
   await claimInstance(runDir);
   const machinesFolder = join(dataDir, 'machines');
   await mkdir(machinesFolder, { recursive: true, mode: 0o700 });
-  const starting = AbortSignal.timeout(60_000);
+  const starting = AbortSignal.timeout(60_000 * config.slowdown);
 
   await using undo = new AsyncDisposableStack();
   const running = await survivors(machinesFolder);
@@ -148,7 +148,10 @@ export async function startHostService(
   // One at a time: two trials have the same names and would take each other's things away.
   let probing: Promise<void> | undefined;
   const probeAgain = async (): Promise<void> => {
-    report = { ...(await driver.probe(AbortSignal.timeout(30_000))), at: performance.now() };
+    report = {
+      ...(await driver.probe(AbortSignal.timeout(30_000 * config.slowdown))),
+      at: performance.now(),
+    };
   };
   const health = async (): Promise<HostHealth> => {
     if (!report.ok && performance.now() - report.at > REPROBE_MS) {

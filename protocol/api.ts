@@ -5,7 +5,7 @@ import { Diagnosis } from './diagnoses.ts';
 import { ErrorReport } from './errors.ts';
 import { HostHealth } from './host.ts';
 import { CredentialId, MachineId, ProviderId, SessionId, UserId } from './ids.ts';
-import { MachineState, SessionState } from './lifecycles.ts';
+import { MachineAction, MachineState, SessionState } from './lifecycles.ts';
 import { MachineKind, Realm, Stamp } from './machine.ts';
 import { Settings } from './settings.ts';
 
@@ -101,7 +101,7 @@ export const Machine = z.object({
   error: ErrorReport.nullable(),
   /** Null: it is not ready, or nobody has looked yet. */
   health: MachineHealth.nullable(),
-  actions: z.array(z.enum(['open_terminal', 'start', 'stop', 'destroy'])),
+  actions: z.array(MachineAction),
 });
 export type Machine = z.infer<typeof Machine>;
 

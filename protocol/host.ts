@@ -7,6 +7,8 @@
  *   GET    /v1/machines/:id                 HostMachine
  *   GET    /v1/machines/:id/exit?wait=SEC   {exit: ExitReport | null}; long poll, at most 60 s
  *   POST   /v1/machines/:id/stop            HostMachine; the private disk stays
+ *   POST   /v1/machines/:id/hibernate       HostMachine; the guest sleeps with all that runs in it; its channels end
+ *   POST   /v1/machines/:id/resume          HostMachine; it goes on where it was (then tell the agent: POST /v1/woke)
  *   DELETE /v1/machines/:id                 204; idempotent; the evidence stays
  *   GET    /v1/machines/:id/dial?port=8080  Upgrade: tcp -> 101, then the raw bytes of a channel to the guest
  *   GET    /v1/machines/:id/console         text/plain
@@ -30,8 +32,10 @@ export const HostMachine = z.object({
   id: MachineId,
   kind: MachineKind,
   realm: Realm,
-  state: z.enum(['running', 'stopped', 'exited']),
+  state: z.enum(['running', 'hibernated', 'stopped', 'exited']),
   driver: DriverName,
+  /** How it hibernates: with its memory on disk, or frozen in memory; null: it cannot. */
+  sleep: z.enum(['disk', 'frozen']).nullable(),
   /** How many times the usual deadlines of work inside this machine are; absent: 1. Software emulation is slow. */
   slowdown: z.number().min(1).optional(),
   image: ImageId,

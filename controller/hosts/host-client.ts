@@ -21,6 +21,9 @@ import type { MachineId } from '../../protocol/ids.ts';
 import { AGENT_PORT, ExitReport, type MachineSpec } from '../../protocol/machine.ts';
 import { exchange, parseJson, readAll, upgrade } from './http.ts';
 
+/** A virtual machine's memory goes to disk, and comes from it. */
+const SLEEP_DEADLINE_MS = 240_000;
+
 export interface HostClient {
   /** The name under which the store knows this host. */
   readonly id: string;
@@ -33,6 +36,10 @@ export interface HostClient {
   /** Waits at most `waitSeconds` (up to 60) for the end of the machine; null while it runs. */
   exit(id: MachineId, waitSeconds: number, signal?: AbortSignal): Promise<ExitReport | null>;
   stop(id: MachineId, signal?: AbortSignal): Promise<HostMachine>;
+  /** Puts the guest to sleep with all that runs in it; idempotent. Its channels end. */
+  hibernate(id: MachineId, signal?: AbortSignal): Promise<HostMachine>;
+  /** Lets it go on; idempotent. The guest must then be told (wake.ts). Throws machine_resume_failed: it is stopped then. */
+  resume(id: MachineId, signal?: AbortSignal): Promise<HostMachine>;
   /** Idempotent. */
   destroy(id: MachineId, signal?: AbortSignal): Promise<void>;
   /** A raw channel to a port in the machine. */
@@ -55,8 +62,9 @@ export interface HostClient {
 /**
  * Every call may throw what the host service reports, and host_unreachable when it does not answer.
  * @param socketPath of the host service
+ * @param patience how many times longer than usual its answers may take; for tests on an emulated computer
  */
-export function createHostClient(socketPath: string, id = 'local'): HostClient {
+export function createHostClient(socketPath: string, id = 'local', patience = 1): HostClient {
   const call = async (
     method: 'GET' | 'PUT' | 'POST' | 'DELETE',
     path: string,
@@ -67,7 +75,7 @@ export function createHostClient(socketPath: string, id = 'local'): HostClient {
         over: { socketPath },
         method,
         path,
-        deadlineMs: options.deadlineMs ?? 10_000,
+        deadlineMs: (options.deadlineMs ?? 10_000) * patience,
         signal: options.signal,
         unreachable: 'host_unreachable',
         ...(options.bytes === undefined
@@ -118,6 +126,16 @@ export function createHostClient(socketPath: string, id = 'local'): HostClient {
       ).exit,
     stop: (machineId, signal) =>
       json(HostMachine, call('POST', `${machine(machineId)}/stop`, { deadlineMs: 30_000, signal })),
+    hibernate: (machineId, signal) =>
+      json(
+        HostMachine,
+        call('POST', `${machine(machineId)}/hibernate`, { deadlineMs: SLEEP_DEADLINE_MS, signal }),
+      ),
+    resume: (machineId, signal) =>
+      json(
+        HostMachine,
+        call('POST', `${machine(machineId)}/resume`, { deadlineMs: SLEEP_DEADLINE_MS, signal }),
+      ),
     async destroy(machineId, signal) {
       try {
         await call('DELETE', machine(machineId), { deadlineMs: 60_000, signal });

@@ -136,7 +136,9 @@ const stateEvent = (
 
 /**
  * Moves a machine to a state, in one transaction with its timeline event. Entering `creating` starts a new checklist.
+ * Entering `ready` counts as use.
  * @param options.from narrows the states from which it may go there
+ * @param options.unusedSince refuses when somebody used it later
  * @throws illegal_transition, not_found
  */
 export async function advanceMachine(
@@ -144,13 +146,14 @@ export async function advanceMachine(
   id: MachineId,
   to: MachineState,
   patch: MachinePatch = {},
-  options: { detail?: string; from?: readonly MachineState[] } = {},
+  options: { detail?: string; from?: readonly MachineState[]; unusedSince?: Date } = {},
 ): Promise<void> {
-  const { from, detail } = options;
+  const { from, detail, unusedSince } = options;
   const before = statesBefore(MACHINE_TRANSITIONS, to).filter((state) => from?.includes(state) ?? true);
   await db.transaction().execute(async (tx) => {
-    const row = await tx
-      .updateTable('machines')
+    let update = tx.updateTable('machines');
+    if (unusedSince !== undefined) update = update.where('usedAt', '<', unusedSince);
+    const row = await update
       .set({
         state: to,
         stateAt: sql<Date>`clock_timestamp()`,
@@ -158,6 +161,7 @@ export async function advanceMachine(
         ...(to === 'creating'
           ? { startedAt: sql<Date>`clock_timestamp()`, stamps: '[]', address: null }
           : {}),
+        ...(to === 'ready' ? { usedAt: sql<Date>`clock_timestamp()` } : {}),
         // What was seen before says nothing of what comes.
         health: null,
         ...(to === 'destroyed' || to === 'failed' ? { endedAt: sql<Date>`clock_timestamp()` } : {}),
@@ -177,6 +181,19 @@ export async function advanceMachine(
         .execute();
     }
   });
+}
+
+/**
+ * Notes that somebody needs a machine now, and gives its row as it was at that moment: one that is `ready` does not hibernate
+ * for being idle from then on, and one that does is seen as that.
+ */
+export async function touchMachine(db: Database, id: MachineId): Promise<MachineRow | undefined> {
+  return db
+    .updateTable('machines')
+    .set({ usedAt: sql<Date>`clock_timestamp()` })
+    .where('id', '=', id)
+    .returningAll()
+    .executeTakeFirst();
 }
 
 /** Notes facts without a change of state. */

@@ -15,6 +15,7 @@ import type { Notifications } from '../store/notifications.ts';
 import { readSettings } from '../store/settings.ts';
 import type { Database } from '../store/tables.ts';
 import type { Vault } from '../vault/vault.ts';
+import type { Uses } from './uses.ts';
 
 export interface WorkflowSettings {
   readonly limits: Readonly<Record<MachineKind, Limits>>;
@@ -49,6 +50,7 @@ export interface Context {
   readonly vault: Vault;
   readonly host: HostClient;
   readonly notifications: Notifications;
+  readonly uses: Uses;
   readonly settings: WorkflowSettings;
   readonly log: Logger;
   readonly meters: Meters;

@@ -5,12 +5,14 @@ import type { MachineId } from '../../protocol/ids.ts';
 import type { MachineState } from '../../protocol/lifecycles.ts';
 import type { Stamp } from '../../protocol/machine.ts';
 import { readBootTimes } from '../store/boot-times.ts';
+import { isConnectionLost } from '../store/connection.ts';
 import {
   advanceMachine,
   getMachine,
   type MachinePatch,
   patchMachine,
   recordStamp,
+  touchMachine,
 } from '../store/machines.ts';
 import type { MachineRow } from '../store/tables.ts';
 import { type BootToFollow, followBoot } from './boot.ts';
@@ -18,6 +20,8 @@ import { agentOf, type Context } from './context.ts';
 import { deadlineOf, type Load } from './deadlines.ts';
 import { preserve } from './preserve.ts';
 import { restoreCredentials } from './restore.ts';
+import { withRetries } from './retries.ts';
+import { resumeMachine } from './sleep-steps.ts';
 import { endedError } from './watch.ts';
 
 /** @throws not_found */
@@ -78,16 +82,20 @@ async function stopHalfStarted(context: Context, id: MachineId): Promise<void> {
 }
 
 /**
- * Brings a requested, stopped or half-started machine to `ready`; a ready one is only looked at.
+ * Brings a requested, stopped, hibernated or half-started machine to `ready`; a ready one is only looked at. It counts as
+ * used, so that it does not hibernate for being idle a moment later.
  * @throws machine_start_failed and what else the host names; machine_exited; machine_boot_stalled naming
  * the checkpoint whose deadline passed; what the agent gives as the reason why the boot cannot go on. The machine is then
  * `failed`, or `stopped` if it is a CLI machine, with the same error; but not when the signal fired.
  */
 export async function bootMachine(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
   try {
-    await boot(context, id, signal);
+    // A host service that starts again has the machine, or takes back what it had begun: asking again is right for both.
+    await withRetries(signal, () => boot(context, id, signal), ['host_unreachable']);
   } catch (error) {
     if (signal.aborted) throw signal.reason;
+    // Says nothing about the machine: the step is repeated.
+    if (isConnectionLost(error)) throw error;
     const named = PolydevError.from(error);
     const { state } = await readMachine(context, id);
     // The host being away for a moment says nothing about a machine that was ready.
@@ -104,10 +112,17 @@ export async function bootMachine(context: Context, id: MachineId, signal: Abort
 }
 
 async function boot(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
-  let { state } = await readMachine(context, id);
+  let state: MachineState = (await touchMachine(context.db, id))?.state ?? 'destroyed';
+  if (['hibernating', 'hibernated', 'resuming'].includes(state)) {
+    await resumeMachine(context, id, signal);
+    state = (await readMachine(context, id)).state;
+  }
   if (state === 'ready') {
     const known = await context.host.get(id, signal);
     if (known?.state === 'running') return;
+    if (known?.state === 'hibernated') {
+      throw new PolydevError('conflict', `machine ${id} falls asleep just now; try again`);
+    }
     // The host was stopped in order and has kept the disk.
     if (known?.state !== 'stopped') throw endedError(id, known);
     await reach(context, id, 'stopped');
@@ -209,11 +224,11 @@ async function verifiedAgent(
   return summary?.agentVersion ?? null;
 }
 
-/** Stops a ready machine; its disk stays. */
+/** Stops a machine that is ready or hibernates; its disk stays. */
 export async function stopMachine(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
   const { state } = await readMachine(context, id);
   if (state === 'stopped') return;
-  if (state !== 'ready') {
+  if (state !== 'ready' && state !== 'hibernated') {
     throw new PolydevError('illegal_transition', `machine ${id} is ${state} and cannot be stopped`);
   }
   await context.host.stop(id, signal);

@@ -14,14 +14,15 @@ import { type Context, DEFAULT_SETTINGS, type WorkflowSettings } from './context
 import { createCredentials } from './credential-service.ts';
 import { configureEngine, pruneWorkflows } from './engine.ts';
 import { createHosts } from './host-service.ts';
-import { registerAbandon, registerLogin } from './login.ts';
+import { type LoginFlow, registerAbandon, registerLogin } from './login.ts';
 import { createLogins } from './logins.ts';
-import { registerMachineFlows } from './machine-flows.ts';
+import { type MachineFlows, registerMachineFlows } from './machine-flows.ts';
 import { createMachines } from './machine-service.ts';
 import { keepWatch } from './machine-watch.ts';
 import { createOperation } from './operation.ts';
 import { ownChecks } from './own-checks.ts';
 import { reconcileMachines, reconcileSessions } from './reconcile.ts';
+import { createUses } from './uses.ts';
 
 export interface ServicesDeps {
   /** Migrated. */
@@ -59,21 +60,24 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     vault: deps.vault,
     host: deps.hostClient,
     notifications,
+    uses: createUses(),
     settings: { ...DEFAULT_SETTINGS, ...deps.settings },
     log,
     meters: createMeters(),
     closing: closing.signal,
   };
 
-  configureEngine({ databaseUrl: deps.databaseUrl, executorId: deps.executorId ?? 'controller-1', log });
+  starting.use(
+    configureEngine({ databaseUrl: deps.databaseUrl, executorId: deps.executorId ?? 'controller-1', log }),
+  );
   starting.defer(() => DBOS.shutdown({ deregister: true }));
   starting.defer(() => closing.abort());
   const login = registerLogin(context);
   const abandon = registerAbandon(context);
   const flows = registerMachineFlows(context);
   await DBOS.launch();
-  await reconcileSessions(context, { login, abandon });
-  const looking = Promise.all([keepReconciled(context), keepWatch(context)]);
+  context.meters.recovered('session_resumed', await reconcileSessions(context, { login, abandon }));
+  const looking = Promise.all([keepReconciled(context, { ...flows, login, abandon }), keepWatch(context)]);
 
   const running = starting.move();
   return {
@@ -91,22 +95,33 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
   };
 }
 
+/** A workflow that died beside its session is as rare as a failure of the engine itself. */
+const SESSIONS_EVERY_MS = 30_000;
 const PRUNE_EVERY_MS = 3_600_000;
 const DAY_MS = 86_400_000;
 
-async function keepReconciled(context: Context): Promise<void> {
+async function keepReconciled(
+  context: Context,
+  flows: MachineFlows & { login: LoginFlow; abandon: LoginFlow },
+): Promise<void> {
   let complained = false;
   let pruneAt = 0;
+  let sessionsAt = Date.now() + SESSIONS_EVERY_MS;
   while (!context.closing.aborted) {
     if (Date.now() >= pruneAt) {
       pruneAt = Date.now() + PRUNE_EVERY_MS;
       await pruneOld(context);
     }
     try {
-      await reconcileMachines(context);
+      if (Date.now() >= sessionsAt) {
+        sessionsAt = Date.now() + SESSIONS_EVERY_MS;
+        await reconcileSessions(context, flows);
+      }
+      await reconcileMachines(context, flows);
       complained = false;
     } catch (error) {
-      if (!complained) context.log.warn({ err: PolydevError.from(error) }, 'machines could not be compared');
+      if (!complained)
+        context.log.warn({ err: PolydevError.from(error) }, 'sessions and machines could not be compared');
       complained = true;
     }
     await sleep(context.settings.reconcileEveryMs, undefined, { signal: context.closing, ref: false }).catch(

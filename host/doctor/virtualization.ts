@@ -93,5 +93,8 @@ async function bootSmallestGuest(parts: { kernel: string; initrd: string }, sign
   undo.defer(() => clearInterval(awake));
   await mkdir(runFolder, { recursive: true, mode: 0o711 });
   const idLeases = new Leases(join(runFolder, 'ids'));
-  return await probe({ instance, runFolder, accelerator: 'kvm', idLeases, parts: async () => parts }, signal);
+  return await probe(
+    { instance, runFolder, accelerator: 'kvm', slowdown: 1, idLeases, parts: async () => parts },
+    signal,
+  );
 }

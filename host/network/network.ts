@@ -22,6 +22,7 @@ import {
   macOf,
   namespacePath,
   namespacePrefix,
+  parseAddress,
   planSubnet,
   routerNamespace,
 } from './addresses.ts';
@@ -29,7 +30,7 @@ import { forwardingConfig, hostResolvers, startDns } from './dns.ts';
 import { Glance } from './glance.ts';
 import { type Idp, reclaimIdp, startIdp } from './idp.ts';
 import { inspectNetwork, type NetworkPlace } from './inspect.ts';
-import { closeMachinePort, openMachinePort, openMachineTap } from './port.ts';
+import { closeMachinePort, joinMachineTap, openMachinePort, openMachineTap, openNamedTap } from './port.ts';
 import { buildRouter, endRouterProcesses, removeNamespace, removeRouter } from './router.ts';
 import type { Service } from './service.ts';
 import { hostRoutes, openUplink, removeUplink } from './uplink.ts';
@@ -239,18 +240,42 @@ export class Network implements AsyncDisposable {
     }
   }
 
+  /**
+   * The same for a hypervisor that opens its link by name, as the user `owner`: connectNamedTap() follows once it did.
+   * `wanted`: the address of a guest that has one already; `addresses_exhausted` when another machine has it now.
+   */
+  async attachNamedTap(
+    id: MachineId,
+    realm: Realm,
+    options: { owner: number; wanted?: string | undefined },
+    signal: AbortSignal,
+  ): Promise<Attachment & { tap: string }> {
+    const { owner, wanted } = options;
+    const open = () => openNamedTap(this.#settings.instance, id, owner, signal);
+    const { namespace, address, tap } = await this.#attach(id, realm, signal, open, wanted);
+    return { ...this.#describe(id, namespace, address), tap };
+  }
+
+  /** Throws `network_setup_failed`. */
+  async connectNamedTap(id: MachineId, realm: Realm, signal: AbortSignal): Promise<void> {
+    const address = this.#addresses.get(id);
+    if (address === undefined) throw new PolydevError('network_setup_failed', `${id} has no address`);
+    await joinMachineTap(this.#settings.instance, { id, realm, address }, signal);
+  }
+
   async #attach<T>(
     id: MachineId,
     realm: Realm,
     signal: AbortSignal,
     open: (address: string) => Promise<T>,
+    wanted?: string,
   ): Promise<T & { address: string }> {
     const { instance } = this.#settings;
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.detach(id));
     if (existsSync(namespacePath(machineNamespace(instance, id)))) await this.detach(id);
     if (realm === 'test') this.#testMachines.add(id);
-    const address = await this.#claim(id);
+    const address = await this.#claim(id, wanted);
     // Both are awaited even when one fails, so that undoing never runs beside doing.
     const opening = open(address);
     const meeting = realm === 'test' ? this.#needIdp(signal) : Promise.resolve();
@@ -261,8 +286,15 @@ export class Network implements AsyncDisposable {
     return { ...opened, address };
   }
 
-  async #claim(id: MachineId): Promise<string> {
+  async #claim(id: MachineId, wanted: string | undefined): Promise<string> {
     const { firstMachine, lastMachine } = this.plan;
+    if (wanted !== undefined) {
+      if (!(await this.#leases.claim(parseAddress(wanted), id))) {
+        throw new PolydevError('addresses_exhausted', `another machine has ${wanted} now`);
+      }
+      this.#addresses.set(id, wanted);
+      return wanted;
+    }
     // Round and round, so that an address rests as long as possible before its next owner.
     for (let tried = 0; tried <= lastMachine - firstMachine; tried++) {
       const number = this.#cursor;

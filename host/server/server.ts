@@ -94,6 +94,8 @@ function routes(app: Routes, options: ServerOptions): void {
     return { exit: await machines.exit(idOf(request), wait * 1000) };
   });
   app.post('/v1/machines/:id/stop', (request) => machines.stop(idOf(request)));
+  app.post('/v1/machines/:id/hibernate', (request) => machines.hibernate(idOf(request)));
+  app.post('/v1/machines/:id/resume', (request) => machines.resume(idOf(request)));
   app.delete('/v1/machines/:id', async (request, reply) => {
     await machines.destroy(idOf(request));
     return reply.status(204).send();

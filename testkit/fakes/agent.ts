@@ -12,6 +12,7 @@ import {
   ExecRequest,
   LoginStart,
   type LoginStatus,
+  Woke,
 } from '../../protocol/agent.ts';
 import { type ErrorCode, type ErrorReport, PolydevError } from '../../protocol/errors.ts';
 import type { ProviderId } from '../../protocol/ids.ts';
@@ -67,6 +68,8 @@ export class FakeAgent {
   #login: LoginStatus | undefined;
   /** How often the CLI was started: single flight must keep it at one. */
   loginStarts = 0;
+  /** How often it was told that it had slept. */
+  wakes = 0;
 
   constructor(
     spec: MachineSpec,
@@ -166,6 +169,13 @@ export class FakeAgent {
       }
       case 'GET /v1/log':
         return void response.end('a line of the agent\n');
+      case 'POST /v1/woke': {
+        const { time } = Woke.parse(await body());
+        this.wakes += 1;
+        const now = Date.now();
+        const aheadMs = now - Date.parse(time);
+        return void json({ time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false });
+      }
       case 'GET /v1/boot':
         return this.#boot(response);
       case 'POST /v1/login': {

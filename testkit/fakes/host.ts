@@ -16,7 +16,7 @@ import { type ExitReport, MachineSpec } from '../../protocol/machine.ts';
 import { AGENT_VERSION, type AgentBehaviour, type AgentPoint, FakeAgent } from './agent.ts';
 import { Gates, type Hold } from './gates.ts';
 
-export type Point = AgentPoint | 'put' | 'delete';
+export type Point = AgentPoint | 'put' | 'delete' | 'hibernate' | 'resume';
 
 interface FakeMachine {
   readonly spec: MachineSpec;
@@ -29,6 +29,9 @@ interface FakeMachine {
 export interface HostBehaviour extends AgentBehaviour {
   /** PUT of a machine is refused with this. */
   putFailure?: ErrorReport;
+  hibernateFailure?: ErrorReport;
+  /** The machine is stopped then. */
+  resumeFailure?: ErrorReport;
   /** What a look at a machine that is ready sees; a test changes it. */
   trouble?: Diagnosis | undefined;
 }
@@ -142,6 +145,7 @@ export class FakeHost implements AsyncDisposable {
       realm,
       state: machine.state,
       driver: 'namespace',
+      sleep: 'frozen',
       image: IMAGE,
       address: '10.99.0.2',
       stamps: [{ checkpoint: 'hypervisor', at: new Date().toISOString() }],
@@ -198,6 +202,25 @@ export class FakeHost implements AsyncDisposable {
         const machine = this.#require(id);
         machine.agent.die();
         machine.state = 'stopped';
+        return void json(this.#show(machine));
+      }
+      case 'POST /hibernate': {
+        const machine = this.#require(id);
+        await this.#gates.pass('hibernate');
+        if (this.behaviour.hibernateFailure !== undefined)
+          throw PolydevError.fromReport({ error: this.behaviour.hibernateFailure });
+        if (machine.state === 'running') machine.agent.die();
+        machine.state = 'hibernated';
+        return void json(this.#show(machine));
+      }
+      case 'POST /resume': {
+        const machine = this.#require(id);
+        await this.#gates.pass('resume');
+        if (this.behaviour.resumeFailure !== undefined) {
+          machine.state = 'stopped';
+          throw PolydevError.fromReport({ error: this.behaviour.resumeFailure });
+        }
+        machine.state = 'running';
         return void json(this.#show(machine));
       }
       case 'DELETE ': {

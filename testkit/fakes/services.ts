@@ -294,6 +294,8 @@ export class FakeServices implements Services {
       this.#mayFail();
       return this.moveMachine(id, 'ready');
     },
+    hibernate: async (id) => this.moveMachine(id, 'hibernated'),
+    resume: async (id) => this.moveMachine(id, 'ready'),
     stop: async (id) => this.moveMachine(id, 'stopped'),
     destroy: async (id) => this.moveMachine(id, 'destroyed'),
     desktop: async () => {

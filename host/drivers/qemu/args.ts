@@ -43,12 +43,20 @@ export function clockKhz(cpuinfo = readFileSync('/proc/cpuinfo', 'utf8')): numbe
   return bogomips === undefined ? undefined : Math.round(Number(bogomips) * 500);
 }
 
+/**
+ * Translated code is slow to start: guarding it against speculation guards nothing, and what the kernel tests of its own
+ * ciphers and prepares for tracing takes a second that nobody needs.
+ */
+const SOFTWARE_ONLY = [
+  'mitigations=off cryptomgr.notests',
+  'initcall_blacklist=init_kprobe_trace,load_system_certificate_list',
+] as const;
+
 export const kernelArguments = (accelerator: Accelerator, more: readonly string[]): string => {
   const khz = accelerator === 'tcg' ? clockKhz() : undefined;
   return [
     'console=ttyS0 quiet loglevel=4 panic=-1 reboot=t',
-    // The same code is translated again and again: guarding it against speculation costs seconds and guards nothing.
-    ...(accelerator === 'tcg' ? ['mitigations=off'] : []),
+    ...(accelerator === 'tcg' ? [...SOFTWARE_ONLY] : []),
     ...(khz === undefined ? [] : [`tsc_early_khz=${khz} tsc=reliable`]),
     ...more,
   ].join(' ');

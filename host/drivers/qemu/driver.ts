@@ -23,6 +23,7 @@ import { claimIds, releaseIds } from '../ids.ts';
 import { GuestChannel } from '../vm/channel.ts';
 import { configDrive, guestConfig, hostnameOf } from '../vm/config.ts';
 import { diskOwner, diskPath, ensureDisk, removeDisk } from '../vm/disk.ts';
+import { kvmGroup } from '../vm/kvm.ts';
 import { VirtualMachine } from '../vm/machine.ts';
 import { type Accelerator, AGENT_PORT_NAME, hypervisorArguments, TRANSLATION_MIB } from './args.ts';
 import { type Hypervisor, startHypervisor } from './hypervisor.ts';
@@ -41,6 +42,8 @@ export interface DiskImages {
 export interface QemuDriverOptions {
   instance: string;
   accelerator: Accelerator;
+  /** How many times slower than hardware this computer's virtualization is; 1 but where it is emulated. */
+  slowdown: number;
   /** `<machinesFolder>/<id>` holds what survives a stop: disk, console, state. */
   machinesFolder: string;
   runFolder: string;
@@ -77,13 +80,14 @@ export class QemuDriver implements Driver {
 
   constructor(options: QemuDriverOptions) {
     this.#options = options;
-    this.slowdown = SLOWDOWN[options.accelerator];
+    this.slowdown = SLOWDOWN[options.accelerator] * (options.accelerator === 'kvm' ? options.slowdown : 1);
     mkdirSync(join(options.runFolder, 'm'), { recursive: true, mode: 0o711 });
   }
 
   probe(signal: AbortSignal): Promise<DriverReport> {
-    const { instance, runFolder, accelerator, idLeases, images } = this.#options;
-    return probe({ instance, runFolder, accelerator, idLeases, parts: () => images.vmParts() }, signal);
+    const { instance, runFolder, accelerator, slowdown, idLeases, images } = this.#options;
+    const parts = () => images.vmParts();
+    return probe({ instance, runFolder, accelerator, slowdown, idLeases, parts }, signal);
   }
 
   #place(id: MachineId): Place {
@@ -212,6 +216,7 @@ export class QemuDriver implements Driver {
         inherit,
         output,
         uid: owner,
+        group: accelerator === 'kvm' ? kvmGroup() : undefined,
         netns: attachment.namespace,
         cgroup: place.cgroup,
         limits: { memoryBytes: memoryMiB * MIB, cpus: spec.limits.cpus, pids: 128 },

@@ -15,6 +15,8 @@ export interface HypervisorStart {
   /** Descriptor for what it says itself. */
   output: number;
   uid: number;
+  /** A group besides, for the right to a device. */
+  group?: number | undefined;
   netns: string;
   cgroup: string;
   limits: CgroupLimits;
@@ -26,16 +28,17 @@ export interface Hypervisor {
   exited: Promise<WaitStatus>;
 }
 
-const unprivileged = (uid: number): string[] => [
-  ...['setpriv', '--reuid', String(uid), '--regid', String(uid), '--clear-groups', '--no-new-privs'],
+const unprivileged = (uid: number, group: number | undefined): string[] => [
+  ...['setpriv', '--reuid', String(uid), '--regid', String(uid), '--no-new-privs'],
+  ...(group === undefined ? ['--clear-groups'] : ['--groups', String(group)]),
   ...['--inh-caps', '-all', '--ambient-caps', '-all', '--bounding-set', '-all', '--'],
 ];
 
 /** Spawns it; `exited` never rejects. Throws `machine_start_failed`. */
 export async function spawnHypervisor(start: Omit<HypervisorStart, 'qmpPath'>): Promise<Hypervisor> {
-  const { argv, inherit, output, uid, netns, cgroup, limits } = start;
+  const { argv, inherit, output, uid, group, netns, cgroup, limits } = start;
   makeCgroup(cgroup, limits);
-  const child = spawnIn(netns, [...unprivileged(uid), ...argv], {
+  const child = spawnIn(netns, [...unprivileged(uid, group), ...argv], {
     stdio: ['ignore', output, output, ...inherit],
     cwd: '/',
     detached: true, // a machine outlives the host service

@@ -3,6 +3,7 @@ import type { MachineId } from '../../../protocol/ids.ts';
 import type { GuestConfig, MachineSpec } from '../../../protocol/machine.ts';
 import type { Attachment } from '../../network/network.ts';
 import { type TarFile, tar } from './tar.ts';
+import { maskFiles } from './units.ts';
 
 /** As the guest calls itself. */
 export const hostnameOf = (id: MachineId): string => id.replace('_', '-').slice(0, 12);
@@ -50,9 +51,15 @@ Address=${gateway.address}
 LinkLayerAddress=${gateway.mac}
 `;
 
-/** The config drive's bytes. */
-export function configDrive(config: GuestConfig, spec: MachineSpec, attachment: Attachment): Buffer {
+/** The config drive's bytes; `more`: the driver's own files. */
+export function configDrive(
+  config: GuestConfig,
+  spec: MachineSpec,
+  attachment: Attachment,
+  more: readonly TarFile[] = [],
+): Buffer {
   const files: TarFile[] = [
+    ...maskFiles(),
     { path: 'polydev/config.json', mode: 0o400, text: JSON.stringify(config) },
     { path: 'systemd/network/10-eth0.network', mode: 0o644, text: network(attachment) },
     {
@@ -60,6 +67,7 @@ export function configDrive(config: GuestConfig, spec: MachineSpec, attachment: 
       mode: 0o644,
       text: `[Unit]\n# The root is whole before systemd starts: nothing to wait for.\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n\n[Service]\nTasksMax=${spec.limits.pids}\nLimitNOFILE=65536\nLimitCORE=0\n`,
     },
+    ...more,
   ];
   return tar(files);
 }
