@@ -24,6 +24,8 @@ export interface WorkflowSettings {
   readonly bootDeadlineMs: number;
   /** How often the machines of the host are compared with the database. */
   readonly reconcileEveryMs: number;
+  /** A machine that is ready is looked at after so long: at least and at most, by chance. */
+  readonly lookEveryMs: readonly [least: number, most: number];
   /** How long events, audit entries, ended sessions and destroyed machines stay in the database. */
   readonly retentionDays: number;
   /** What is otherwise than SETTINGS_DEFAULTS until an operator changes it. */
@@ -38,6 +40,7 @@ export const DEFAULT_SETTINGS: WorkflowSettings = {
   display: { width: 1280, height: 800 },
   bootDeadlineMs: 60_000,
   reconcileEveryMs: 5_000,
+  lookEveryMs: [15_000, 30_000],
   retentionDays: 90,
   operator: {},
 };

@@ -18,6 +18,7 @@ import { type LoginFlow, registerAbandon, registerLogin } from './login.ts';
 import { createLogins } from './logins.ts';
 import { type MachineFlows, registerMachineFlows } from './machine-flows.ts';
 import { createMachines } from './machine-service.ts';
+import { keepWatch } from './machine-watch.ts';
 import { createOperation } from './operation.ts';
 import { ownChecks } from './own-checks.ts';
 import { reconcileMachines, reconcileSessions } from './reconcile.ts';
@@ -75,8 +76,8 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
   const abandon = registerAbandon(context);
   const flows = registerMachineFlows(context);
   await DBOS.launch();
-  await reconcileSessions(context, { login, abandon }, 'start');
-  const reconciling = keepReconciled(context, { ...flows, login, abandon });
+  context.meters.recovered('session_resumed', await reconcileSessions(context, { login, abandon }));
+  const looking = Promise.all([keepReconciled(context, { ...flows, login, abandon }), keepWatch(context)]);
 
   const running = starting.move();
   return {
@@ -88,7 +89,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     operation: createOperation(context),
     async [Symbol.asyncDispose]() {
       closing.abort();
-      await reconciling;
+      await looking;
       await running.disposeAsync();
     },
   };
@@ -114,7 +115,7 @@ async function keepReconciled(
     try {
       if (Date.now() >= sessionsAt) {
         sessionsAt = Date.now() + SESSIONS_EVERY_MS;
-        await reconcileSessions(context, flows, 'later');
+        await reconcileSessions(context, flows);
       }
       await reconcileMachines(context, flows);
       complained = false;

@@ -3,6 +3,7 @@
  * and a real browser. Every object goes through the protocol's schemas, so it cannot drift from the contract.
  */
 import { Credential, Host, Machine, Provider, Session, type TimelineEvent } from '../../protocol/api.ts';
+import { type CheckState, DoctorReport } from '../../protocol/doctor.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { newCredentialId, newMachineId, newSessionId, UserId } from '../../protocol/ids.ts';
 import { machineActions, type SessionState, sessionActions } from '../../protocol/lifecycles.ts';
@@ -177,7 +178,40 @@ export function fixtures(now = Date.now()) {
     }),
   ];
 
+  const check = (name: string, state: CheckState, evidence: string, remedy: string | null = null) => ({
+    name,
+    state,
+    evidence,
+    remedy,
+  });
+  const doctor = (id: string): DoctorReport => {
+    const checks = [
+      check('root', 'ok', 'runs as root'),
+      check('kernel', 'ok', '6.12.9'),
+      check('memory', 'ok', '11204 of 15990 MiB are available'),
+      ...(id === 'host-1'
+        ? []
+        : [
+            check(
+              'kvm',
+              'warn',
+              'forbidden: /dev/kvm does not open (EACCES)',
+              'chmod 0660 /dev/kvm; chown root:kvm /dev/kvm',
+            ),
+            check('image', 'fail', 'there is none in /var/cache/polydev/images', './polydev image build'),
+          ]),
+      check(
+        'hypervisor',
+        'ok',
+        'not installed; only virtual machines need it',
+        'apt-get install qemu-system-x86',
+      ),
+    ];
+    return DoctorReport.parse({ at: iso(now), ok: id === 'host-1', checks });
+  };
+
   return {
+    doctor,
     settings: { ...SETTINGS_DEFAULTS, keepFailed: true },
     credentials: [credential],
     machines,

@@ -52,6 +52,9 @@ export async function guestFacts(
       refused: field(read('pids.events'), 'max'),
       used: whole(read('pids.current')),
     },
-    diskKiB: await spaceOf(join(diskFolder, 'upper')).catch(() => null),
+    // The first is there only while the private disk is mounted; the second in machines made before disks had a size.
+    diskKiB: await spaceOf(join(diskFolder, 'disk/upper'))
+      .catch(() => spaceOf(join(diskFolder, 'upper')))
+      .catch(() => null),
   };
 }
