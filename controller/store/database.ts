@@ -6,10 +6,11 @@ import { PolydevError } from '../../protocol/errors.ts';
 import { first } from './migrations/0001-first.ts';
 import { upkeep } from './migrations/0002-upkeep.ts';
 import { life } from './migrations/0003-life.ts';
+import { pool as warmPool } from './migrations/0004-pool.ts';
 import type { Database, Tables } from './tables.ts';
 
 /** All migrations, run in the order of their names. */
-const MIGRATIONS = { '0001-first': first, '0002-upkeep': upkeep, '0003-life': life };
+const MIGRATIONS = { '0001-first': first, '0002-upkeep': upkeep, '0003-life': life, '0004-pool': warmPool };
 
 /** Any fixed number that nothing else in the database locks: "polydev" as bytes. */
 const MIGRATION_LOCK = '31647313271580022';

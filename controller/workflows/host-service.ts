@@ -3,15 +3,17 @@ import { PolydevError } from '../../protocol/errors.ts';
 import type { Hosts } from '../services.ts';
 import { listSeenHosts, recordHost } from '../store/hosts.ts';
 import type { Context } from './context.ts';
+import { poolState } from './pool.ts';
 
-export function createHosts({ db, host }: Context): Hosts {
+export function createHosts(context: Context): Hosts {
+  const { db, host } = context;
   return {
     async list() {
       try {
         const health = await host.health(AbortSignal.timeout(5_000));
         const { version: _version, ...facts } = health;
         await recordHost(db, { id: host.id, driver: facts.driver, image: facts.image });
-        return [{ id: host.id, ...facts }];
+        return [{ id: host.id, ...facts, pool: await poolState(context, health) }];
       } catch (error) {
         const named = PolydevError.from(error, 'host_unreachable');
         const seen = (await listSeenHosts(db)).find((row) => row.id === host.id);
@@ -28,6 +30,7 @@ export function createHosts({ db, host }: Context): Hosts {
             diskMiB: none,
             promisedDiskMiB: null,
             evidence: null,
+            pool: await poolState(context, undefined),
           },
         ];
       }

@@ -14,7 +14,7 @@ import {
 } from '../store/machines.ts';
 import type { MachineRow } from '../store/tables.ts';
 import { followBoot } from './boot.ts';
-import { agentOf, type Context } from './context.ts';
+import { agentOfRow, type Context, poolToken } from './context.ts';
 import { preserve } from './preserve.ts';
 import { restoreCredentials } from './restore.ts';
 import { withRetries } from './retries.ts';
@@ -138,7 +138,7 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
         realm: row.realm,
         limits: row.limits,
         display: row.display,
-        agentTokenHash: context.vault.deriveMachineToken(id).hash,
+        agentTokenHash: (row.pooled ? poolToken(context, id) : context.vault.deriveMachineToken(id)).hash,
       },
       signal,
     );
@@ -155,7 +155,7 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
   const known = await context.host.get(id, signal).catch(() => undefined);
   await followBoot({
     host: context.host,
-    agent: agentOf(context, id),
+    agent: agentOfRow(context, await readMachine(context, id)),
     deadlineMs: context.settings.bootDeadlineMs * (known?.slowdown ?? 1),
     before: (await readMachine(context, id)).stamps,
     onStamp: (stamp) => recordStamp(context.db, id, stamp),

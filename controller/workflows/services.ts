@@ -18,6 +18,7 @@ import { createLogins } from './logins.ts';
 import { type MachineFlows, registerMachineFlows } from './machine-flows.ts';
 import { createMachines } from './machine-service.ts';
 import { createOperation } from './operation.ts';
+import { keepPool } from './pool.ts';
 import { reconcileMachines, reconcileSessions } from './reconcile.ts';
 import { createUses } from './uses.ts';
 
@@ -99,6 +100,7 @@ async function keepReconciled(context: Context, flows: MachineFlows): Promise<vo
     }
     try {
       await reconcileMachines(context, flows);
+      await keepPool(context, flows);
       complained = false;
     } catch (error) {
       if (!complained) context.log.warn({ err: PolydevError.from(error) }, 'machines could not be compared');

@@ -7,6 +7,7 @@ import { advanceMachine } from '../store/machines.ts';
 import { agentOf, type Context, readOperatorSettings } from './context.ts';
 import { reach, readMachine } from './machine-steps.ts';
 import { restoreCredentials } from './restore.ts';
+import { withRetries } from './retries.ts';
 import { endedError } from './watch.ts';
 
 /** Puts a ready machine to sleep. It runs on, with the reason on it, when that fails. */
@@ -103,7 +104,7 @@ export async function resumeMachine(
   if (state !== 'resuming') return state === 'ready' || state === 'stopped' ? state : 'other';
   try {
     const resumed = await context.host.resume(id, signal);
-    await wake(agentOf(context, id), signal);
+    await withRetries(signal, () => wake(agentOf(context, id), signal), ['machine_unreachable']);
     // The vault may have got a newer version while it slept.
     const lacks = await restoreCredentials(context, row, signal);
     await reach(context, id, 'ready', { error: lacks?.toReport() ?? null, address: resumed.address });

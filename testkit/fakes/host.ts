@@ -28,6 +28,8 @@ interface FakeMachine {
 export interface HostBehaviour extends AgentBehaviour {
   /** PUT of a machine is refused with this. */
   putFailure?: ErrorReport;
+  /** What its health says otherwise. */
+  health?: Partial<HostHealth>;
   hibernateFailure?: ErrorReport;
   /** The machine is stopped then. */
   resumeFailure?: ErrorReport;
@@ -263,6 +265,7 @@ export class FakeHost implements AsyncDisposable {
       promisedDiskMiB: { used: 0, allowed: 32_768 },
       evidence: { machines: 0, mib: 0, maxMachines: 200, maxMib: 512 },
       problems: [],
+      ...this.behaviour.health,
     };
   }
 }

@@ -87,6 +87,7 @@ export class FakeServices implements Services {
       memoryMiB: { total: 8000, available: 6000 },
       diskMiB: { total: 80_000, available: 60_000 },
       promisedDiskMiB: { used: 10_240, allowed: 320_000 },
+      pool: { wanted: 0, ready: 0, starting: 0, problem: null },
       evidence: { machines: 3, mib: 1, maxMachines: 200, maxMib: 512 },
     },
   ];
@@ -186,6 +187,7 @@ export class FakeServices implements Services {
       createdAt: now(),
       endedAt: null,
       removeAt: null,
+      pooled: false,
       stamps: [],
       error: null,
       actions: [...machineActions(kind, state)],
