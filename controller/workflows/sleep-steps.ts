@@ -106,7 +106,7 @@ export async function resumeMachine(
   if (state !== 'resuming') return state === 'ready' || state === 'stopped' ? state : 'other';
   try {
     const resumed = await withRetries(signal, () => context.host.resume(id, signal), ['host_unreachable']);
-    await wake(agentOf(context, id), signal);
+    await withRetries(signal, () => wake(agentOf(context, id), signal), ['machine_unreachable']);
     // The vault may have got a newer version while it slept.
     const lacks = await restoreCredentials(context, row, signal);
     await reach(context, id, 'ready', { error: lacks?.toReport() ?? null, address: resumed.address });

@@ -4,6 +4,7 @@ import { EventEmitter, once } from 'node:events';
 import http from 'node:http';
 import type { Duplex } from 'node:stream';
 import {
+  type AgentHealth,
   type BootEvent,
   CredentialBundle,
   type CredentialFile,
@@ -28,6 +29,8 @@ export interface AgentBehaviour {
   stallAfter?: Checkpoint;
   /** The boot ends with this error after the checkpoint `agent`. */
   bootFailure?: ErrorReport;
+  /** What it says of its desktop after the boot. */
+  healthFailure?: ErrorReport;
   /** What the CLI writes when the person signs in. */
   files: CredentialFile[];
   verify: { output: string; code: number };
@@ -49,7 +52,7 @@ function loginUrlOf(session: string): string {
   return url.href;
 }
 
-export type AgentPoint = 'boot' | 'login' | 'files' | 'install' | 'exec';
+export type AgentPoint = 'woke' | 'boot' | 'login' | 'files' | 'install' | 'exec';
 
 interface AgentGates {
   pass(point: AgentPoint): Promise<void>;
@@ -61,6 +64,7 @@ export class FakeAgent {
   readonly disk: Map<ProviderId, CredentialFile[]>;
   readonly inputs: string[] = [];
   readonly #spec: MachineSpec;
+  #tokenHash: string;
   readonly #behaviour: AgentBehaviour;
   readonly #server: http.Server;
   readonly #changed = new EventEmitter().setMaxListeners(0);
@@ -78,6 +82,7 @@ export class FakeAgent {
     disk: Map<ProviderId, CredentialFile[]>,
   ) {
     this.#spec = spec;
+    this.#tokenHash = spec.agentTokenHash;
     this.#behaviour = behaviour;
     this.gates = gates;
     this.disk = disk;
@@ -143,7 +148,7 @@ export class FakeAgent {
 
   #authorized(request: http.IncomingMessage): boolean {
     const token = request.headers.authorization?.replace(/^Bearer /, '') ?? '';
-    return createHash('sha256').update(token).digest('hex') === this.#spec.agentTokenHash;
+    return createHash('sha256').update(token).digest('hex') === this.#tokenHash;
   }
 
   async #answer(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
@@ -170,11 +175,27 @@ export class FakeAgent {
       case 'GET /v1/log':
         return void response.end('a line of the agent\n');
       case 'POST /v1/woke': {
-        const { time } = Woke.parse(await body());
+        const { time, agentTokenHash } = Woke.parse(await body());
+        await this.gates.pass('woke');
         this.wakes += 1;
+        if (agentTokenHash !== undefined) this.#tokenHash = agentTokenHash;
         const now = Date.now();
         const aheadMs = now - Date.parse(time);
         return void json({ time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false });
+      }
+      case 'GET /health': {
+        const { id: machineId, kind } = this.#spec;
+        const failure = this.#behaviour.healthFailure ?? null;
+        const health: AgentHealth = {
+          version: 'fake',
+          machineId,
+          kind,
+          uptimeMs: 1,
+          stamps: [],
+          ready: failure === null,
+          failure,
+        };
+        return void json(health);
       }
       case 'GET /v1/boot':
         return this.#boot(response);
