@@ -13,6 +13,8 @@ const Links = z.array(
   z.object({
     ifname: z.string(),
     flags: z.array(z.string()).default([]),
+    master: z.string().optional(),
+    linkinfo: z.object({ info_kind: z.string().optional() }).optional(),
     addr_info: z.array(z.object({ local: z.string().optional() })).default([]),
   }),
 );
@@ -20,6 +22,9 @@ const Links = z.array(
 export interface NetworkPlace {
   /** Name of the machine's namespace. */
   namespace: string;
+  /** Path of the router's namespace, and the machine's link in it. */
+  router: string;
+  port: string;
   /** Every namespace of this instance. */
   namespaces: readonly string[];
   address: string | undefined;
@@ -30,8 +35,9 @@ export interface NetworkPlace {
   nodePath: string;
 }
 
-const linksOf = async (namespace: string): Promise<z.infer<typeof Links>> =>
-  Links.parse(JSON.parse(await run(['ip', '-j', 'addr', 'show'], { netns: namespacePath(namespace) })));
+const linksIn = async (netns: string): Promise<z.infer<typeof Links>> =>
+  Links.parse(JSON.parse(await run(['ip', '-j', '-d', 'addr', 'show'], { netns })));
+const linksOf = (namespace: string): Promise<z.infer<typeof Links>> => linksIn(namespacePath(namespace));
 
 /** `active`: also asks the resolver and the provider (up to 2 s); else only what costs nothing is said. */
 export async function inspectNetwork(place: NetworkPlace, active: boolean): Promise<NetworkFacts> {
@@ -42,20 +48,27 @@ export async function inspectNetwork(place: NetworkPlace, active: boolean): Prom
     leases,
     namespace: there,
     device: null,
+    bridge: null,
     addressOwners: [],
     resolver: null,
     provider: null,
     listening: null,
   };
   if (!there) return facts;
-  const device = (await linksOf(namespace)).find(({ ifname }) => ifname === 'eth0');
-  if (device !== undefined) facts.device = { name: 'eth0', up: device.flags.includes('UP') };
+  const link = (await linksIn(place.router).catch(() => [])).find(({ ifname }) => ifname === place.port);
+  facts.bridge = link?.master ?? null;
+  // A virtual machine's own interface is inside it; what the host has of it is the TAP.
+  const tap = link?.linkinfo?.info_kind === 'tun';
+  const device = tap ? link : (await linksOf(namespace)).find(({ ifname }) => ifname === 'eth0');
+  if (device !== undefined) facts.device = { name: device.ifname, up: device.flags.includes('UP') };
   if (!active) return facts;
   for (const name of place.namespaces) {
     const links = await linksOf(name).catch(() => []);
     const holds = links.some(({ addr_info }) => addr_info.some(({ local }) => local === address));
     if (address !== undefined && holds) facts.addressOwners.push(name);
   }
+  // Nothing of the host can be inside a virtual machine's network, and its namespace is empty.
+  if (tap) return facts;
   const said = await run(
     [
       place.nodePath,

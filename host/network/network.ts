@@ -23,6 +23,7 @@ import {
   namespacePath,
   namespacePrefix,
   planSubnet,
+  portName,
   routerNamespace,
 } from './addresses.ts';
 import { forwardingConfig, hostResolvers, startDns } from './dns.ts';
@@ -280,6 +281,8 @@ export class Network implements AsyncDisposable {
     return inspectNetwork(
       {
         namespace: machineNamespace(instance, id),
+        router: namespacePath(routerNamespace(instance)),
+        port: portName(id),
         namespaces: (await instanceNamespaces(instance)).filter(
           (name) => name !== routerNamespace(instance) && name !== idpNamespace(instance),
         ),

@@ -25,6 +25,12 @@ export interface RunOptions {
   output?: number;
 }
 
+/** What to put before a program and its arguments so that it runs as this host user, and never as more than that. */
+export const unprivileged = (uid: number): string[] => [
+  ...['setpriv', '--reuid', String(uid), '--regid', String(uid), '--clear-groups', '--no-new-privs'],
+  ...['--inh-caps', '-all', '--ambient-caps', '-all', '--bounding-set', '-all', '--'],
+];
+
 const MAX_OUTPUT = 1024 * 1024;
 
 /** spawn(), inside a network namespace when one is named. */
