@@ -12,8 +12,11 @@ export const agentCrashed: Rule = {
   name: 'agent_crashed',
   prove(found) {
     const { exit } = found;
-    const told = linesOf(found, 'console.log', /polydev-witness: .*ExecMainCode=1 ExecMainStatus=(?!203)\d+/);
-    if (told.length > 0) return [...linesOf(found, 'console.log', INSIDE, 10), ...told];
+    const given = linesOf(found, 'console.log', /polydev-witness: NRestarts=/);
+    const told = linesOf(found, 'console.log', /polydev-agent.*code=exited, status=(?!203\/)\d+/);
+    if (given.length > 0 && told.length > 0) {
+      return [...linesOf(found, 'console.log', INSIDE, 10), ...told, ...given];
+    }
     if (exit === null || exit.code === null || exit.code === 0 || exit.oomKilled) return undefined;
     const lines = linesOf(found, 'console.log', FAILURE, 10);
     return lines.length === 0 ? undefined : [...lines, ...exitLine(found)];

@@ -13,14 +13,14 @@ const SIGNALS: Readonly<Record<number, string>> = {
 export const agentRuntimeKilled: Rule = {
   name: 'agent_runtime_killed',
   prove(found) {
-    // In a virtual machine systemd tells: killed (2) or killed with a dump (3), by ILL, TRAP, BUS, FPE or SEGV.
+    // In a virtual machine systemd starts it again and again; it says how it ended, and the witness that it always does.
+    const given = linesOf(found, 'console.log', /polydev-witness: NRestarts=/);
     const told = linesOf(
       found,
       'console.log',
-      /polydev-witness: .*ExecMainCode=[23] ExecMainStatus=(4|5|7|8|11)\b/,
+      /polydev-agent.*(killed|dumped), status=\d+\/(ILL|TRAP|BUS|FPE|SEGV)/,
     );
-    if (told.length > 0)
-      return [...linesOf(found, 'console.log', /polydev-agent.*(killed|dumped), status=/), ...told];
+    if (given.length > 0 && told.length > 0) return [...told, ...given];
     const signal = SIGNALS[found.exit?.code ?? 0];
     if (signal === undefined || found.exit?.oomKilled === true) return undefined;
     return [checked(`the agent's program ended by ${signal}`), ...exitLine(found)];
