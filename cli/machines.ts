@@ -93,7 +93,13 @@ export async function removeMachines(
   if (wanted.length === 0) output.say('no machine to remove; name one, or use --all');
 }
 
-export async function stopMachine(api: Api, id: string, output: Output): Promise<void> {
-  const machine = await api.request('POST', `/api/machines/${id}/stop`, Machine);
+/** Stops, hibernates or resumes a machine, and says what it is then. */
+export async function moveMachine(
+  api: Api,
+  action: 'stop' | 'hibernate' | 'resume',
+  id: string,
+  output: Output,
+): Promise<void> {
+  const machine = await api.request('POST', `/api/machines/${id}/${action}`, Machine);
   output.result(`${machine.id} ${machine.state}`);
 }

@@ -167,6 +167,11 @@ export const DIAGNOSES = {
     'The agent is not the one that the image was verified with.',
     "Something changed the machine's disk: destroy the machine and start again.",
   ),
+  agent_silent: entry(
+    'system',
+    'The machine runs, but its agent no longer answers.',
+    'Read the console of the machine; stop it and start it again, or start the login again in a new one.',
+  ),
   agent_port_taken: entry(
     'system',
     "Another program of the machine holds the agent's port.",

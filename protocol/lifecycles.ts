@@ -9,6 +9,9 @@ export const MachineState = z.enum([
   'creating',
   'booting',
   'ready',
+  'hibernating',
+  'hibernated',
+  'resuming',
   'stopped',
   'destroying',
   'destroyed',
@@ -19,13 +22,17 @@ export type MachineState = z.infer<typeof MachineState>;
 /**
  * `stopped` keeps the private disk and may boot again: where a CLI machine goes when it does not start or ends by
  * itself. `failed` keeps the evidence and can only be destroyed: how a browser machine ends.
- * Hibernation's states come with the drivers that can do it.
+ * `hibernated`: the guest stands still with all that runs in it, and goes on when somebody needs it. One that fails to
+ * hibernate is `ready` again; one that fails to go on is `stopped`.
  */
 export const MACHINE_TRANSITIONS: Readonly<Record<MachineState, readonly MachineState[]>> = {
   requested: ['creating', 'stopped', 'destroying', 'failed'],
   creating: ['booting', 'stopped', 'destroying', 'failed'],
   booting: ['ready', 'stopped', 'destroying', 'failed'],
-  ready: ['stopped', 'destroying', 'failed'],
+  ready: ['hibernating', 'stopped', 'destroying', 'failed'],
+  hibernating: ['hibernated', 'ready', 'stopped', 'destroying', 'failed'],
+  hibernated: ['resuming', 'stopped', 'destroying', 'failed'],
+  resuming: ['ready', 'stopped', 'destroying', 'failed'],
   stopped: ['creating', 'destroying', 'failed'],
   destroying: ['destroyed', 'failed'],
   destroyed: [],
@@ -69,13 +76,20 @@ export function sessionActions(state: SessionState): readonly SessionAction[] {
   return state === 'waiting_for_person' ? ['cancel', 'view', 'input'] : ['cancel'];
 }
 
-export type MachineAction = 'open_terminal' | 'start' | 'stop' | 'destroy';
+export const MachineAction = z.enum(['open_terminal', 'start', 'resume', 'hibernate', 'stop', 'destroy']);
+export type MachineAction = z.infer<typeof MachineAction>;
+
+/** States from which a CLI machine gets to `ready` when it is needed. */
+const AWAKENS: readonly MachineState[] = ['ready', 'hibernating', 'hibernated', 'resuming', 'stopped'];
 
 /** What a caller may do with a machine in a state. */
 export function machineActions(kind: 'browser' | 'cli', state: MachineState): readonly MachineAction[] {
   const actions: MachineAction[] = [];
-  if (kind === 'cli' && state === 'ready') actions.push('open_terminal', 'stop');
-  if (kind === 'cli' && state === 'stopped') actions.push('open_terminal', 'start');
+  // A terminal wakes it, whatever its sleep.
+  if (kind === 'cli' && AWAKENS.includes(state)) actions.push('open_terminal');
+  if (kind === 'cli' && state === 'ready') actions.push('hibernate', 'stop');
+  if (kind === 'cli' && state === 'hibernated') actions.push('resume', 'stop');
+  if (kind === 'cli' && state === 'stopped') actions.push('start');
   if (MACHINE_TRANSITIONS[state].includes('destroying')) actions.push('destroy');
   return actions;
 }

@@ -21,6 +21,8 @@ export const Settings = z.strictObject({
   machinesPerPerson: z.number().int().min(1).max(1000),
   /** The sizes of the private disks of one person's machines together, kept machines not counted. */
   diskMiBPerPerson: z.number().int().min(16).max(16_777_216),
+  /** A CLI machine without terminal, command or stream for this long hibernates, where its host can. 0: never. */
+  hibernateAfterSeconds: Seconds,
 });
 export type Settings = z.infer<typeof Settings>;
 
@@ -32,6 +34,7 @@ export const SETTINGS_DEFAULTS: Settings = {
   orphanGraceSeconds: 600,
   machinesPerPerson: 10,
   diskMiBPerPerson: 65_536,
+  hibernateAfterSeconds: 900,
 };
 
 export const SettingsPatch = Settings.partial();

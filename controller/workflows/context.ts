@@ -10,10 +10,12 @@ import { DEFAULT_DISK_MIB, type Display, type Limits, type MachineKind } from '.
 import { SETTINGS_DEFAULTS, Settings, type SettingsPatch } from '../../protocol/settings.ts';
 import { type AgentClient, createAgentClient } from '../hosts/agent-client.ts';
 import type { HostClient } from '../hosts/host-client.ts';
+import type { Meters } from '../meters.ts';
 import type { Notifications } from '../store/notifications.ts';
 import { readSettings } from '../store/settings.ts';
 import type { Database } from '../store/tables.ts';
 import type { Vault } from '../vault/vault.ts';
+import type { Uses } from './uses.ts';
 
 export interface WorkflowSettings {
   readonly limits: Readonly<Record<MachineKind, Limits>>;
@@ -45,8 +47,10 @@ export interface Context {
   readonly vault: Vault;
   readonly host: HostClient;
   readonly notifications: Notifications;
+  readonly uses: Uses;
   readonly settings: WorkflowSettings;
   readonly log: Logger;
+  readonly meters: Meters;
   /** Fires when this controller shuts down: steps are left where they are, for the next start. */
   readonly closing: AbortSignal;
 }

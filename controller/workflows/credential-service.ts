@@ -16,7 +16,16 @@ import type { MachineFlows } from './machine-flows.ts';
 import { runMachineFlow } from './machine-service.ts';
 
 /** States of a machine whose disk may have the file. */
-const AWAKE_OR_ASLEEP: readonly MachineState[] = ['requested', 'creating', 'booting', 'ready', 'stopped'];
+const AWAKE_OR_ASLEEP: readonly MachineState[] = [
+  'requested',
+  'creating',
+  'booting',
+  'ready',
+  'hibernating',
+  'hibernated',
+  'resuming',
+  'stopped',
+];
 
 export function createCredentials(context: Context, flows: MachineFlows): Credentials {
   const { db } = context;

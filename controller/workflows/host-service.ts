@@ -1,10 +1,15 @@
 /** Hosts as `api/` uses them. One host for now; placement comes with the second. */
+import type { DoctorCheck } from '../../protocol/doctor.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { Hosts } from '../services.ts';
 import { listSeenHosts, recordHost } from '../store/hosts.ts';
 import type { Context } from './context.ts';
 
-export function createHosts({ db, host }: Context): Hosts {
+/** @param ownChecks what only the controller can see; never rejects */
+export function createHosts(
+  { db, host }: Pick<Context, 'db' | 'host'>,
+  ownChecks: () => Promise<DoctorCheck[]>,
+): Hosts {
   return {
     async list() {
       try {
@@ -28,9 +33,18 @@ export function createHosts({ db, host }: Context): Hosts {
             diskMiB: none,
             promisedDiskMiB: null,
             evidence: null,
+            load: null,
+            addresses: null,
+            recovered: null,
           },
         ];
       }
+    },
+    async doctor(id) {
+      if (id !== host.id) throw new PolydevError('not_found', `there is no host ${id}`);
+      const [found, own] = await Promise.all([host.doctor(), ownChecks()]);
+      const checks = [...found.checks, ...own];
+      return { at: found.at, ok: checks.every(({ state }) => state !== 'fail'), checks };
     },
   };
 }

@@ -1,14 +1,19 @@
-/** Start, stop and destroy of a machine at somebody's wish, as durable workflows of one step. */
+/** Start, stop, hibernate and destroy of a machine, as durable workflows of one step. */
 import { DBOS } from '@dbos-inc/dbos-sdk';
 import type { MachineId } from '../../protocol/ids.ts';
 import type { Context } from './context.ts';
 import { bootMachine, destroyMachine, stopMachine } from './machine-steps.ts';
 import { attempt, type StepResult } from './result.ts';
+import { hibernateIdle, hibernateMachine } from './sleep-steps.ts';
 
 export type MachineFlow = (id: MachineId) => Promise<StepResult>;
 
 export interface MachineFlows {
+  /** From any state: one that hibernates goes on where it was. */
   readonly start: MachineFlow;
+  readonly hibernate: MachineFlow;
+  /** Unless somebody has used it meanwhile. */
+  readonly hibernateIdle: MachineFlow;
   readonly stop: MachineFlow;
   readonly destroy: MachineFlow;
 }
@@ -32,6 +37,8 @@ export function registerMachineFlows(context: Context): MachineFlows {
   };
   return {
     start: register('start', bootMachine),
+    hibernate: register('hibernate', hibernateMachine),
+    hibernateIdle: register('hibernate-idle', hibernateIdle),
     stop: register('stop', stopMachine),
     destroy: register('destroy', destroyMachine),
   };

@@ -4,10 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DBOS } from '@dbos-inc/dbos-sdk';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId } from '../../protocol/ids.ts';
-import { machineActions } from '../../protocol/lifecycles.ts';
+import { type MachineAction, machineActions } from '../../protocol/lifecycles.ts';
 import type { Machines } from '../services.ts';
 import { recordAudit } from '../store/audit.ts';
-import { getMachine, listMachines, toMachine } from '../store/machines.ts';
+import { getMachine, listMachines, toMachine, touchMachine } from '../store/machines.ts';
 import { getSession } from '../store/sessions.ts';
 import type { MachineRow } from '../store/tables.ts';
 import { agentOf, type Context } from './context.ts';
@@ -30,7 +30,7 @@ export async function runMachineFlow(flow: MachineFlow, name: string, id: Machin
 
 export function createMachines(context: Context, flows: MachineFlows): Machines {
   const { db, host } = context;
-  const act = async (id: MachineId, action: 'start' | 'stop' | 'destroy') => {
+  const act = async (id: MachineId, action: Exclude<MachineAction, 'open_terminal'>) => {
     const row = await readMachine(context, id);
     // A destroy that is under way or over is no mistake of the caller.
     const settled = action === 'destroy' && (row.state === 'destroying' || row.state === 'destroyed');
@@ -39,16 +39,16 @@ export function createMachines(context: Context, flows: MachineFlows): Machines 
     }
     if (row.state !== 'destroyed') {
       await recordAudit(db, { who: row.userId, action: `machine.${action}`, target: id });
-      await runMachineFlow(flows[action], action, id);
+      await runMachineFlow(flows[action === 'resume' ? 'start' : action], action, id);
     }
     return toMachine(await readMachine(context, id));
   };
-  /** A CLI machine that is ready, started if it was stopped or is starting. */
+  /** A CLI machine that is ready: started, or woken, if it was not. It counts as used now. */
   const readyCliMachine = async (id: MachineId): Promise<MachineRow> => {
-    const row = await readMachine(context, id);
+    const row = (await touchMachine(db, id)) ?? (await readMachine(context, id));
     if (row.kind !== 'cli') throw new PolydevError('conflict', `machine ${id} is no CLI machine`);
     if (row.state === 'ready') return row;
-    if (!['requested', 'creating', 'booting', 'stopped'].includes(row.state)) {
+    if (['destroying', 'destroyed', 'failed'].includes(row.state)) {
       throw new PolydevError('conflict', `machine ${id} is ${row.state}`);
     }
     await runMachineFlow(flows.start, 'start', id);
@@ -85,6 +85,8 @@ export function createMachines(context: Context, flows: MachineFlows): Machines 
       }
     },
     start: (id) => act(id, 'start'),
+    hibernate: (id) => act(id, 'hibernate'),
+    resume: (id) => act(id, 'resume'),
     stop: (id) => act(id, 'stop'),
     destroy: (id) => act(id, 'destroy'),
 
@@ -103,12 +105,16 @@ export function createMachines(context: Context, flows: MachineFlows): Machines 
     },
 
     async terminal(id, size) {
+      using used = new DisposableStack();
+      used.use(context.uses.begin(id));
       const row = await readyCliMachine(id);
       const agent = agentOf(context, row.id);
       const terminal = await agent.createTerminal(size);
       const close = () => agent.deleteTerminal(terminal);
       try {
         const stream = await agent.terminalStream(terminal);
+        const use = used.move();
+        stream.once('close', () => use.dispose());
         return { stream, resize: (next) => agent.resizeTerminal(terminal, next), close };
       } catch (error) {
         await close().catch((problem: unknown) =>
@@ -119,6 +125,7 @@ export function createMachines(context: Context, flows: MachineFlows): Machines 
     },
 
     async *exec(id, request, signal) {
+      using _used = context.uses.begin(id);
       const row = await readyCliMachine(id);
       yield* agentOf(context, row.id).exec(request, signal);
     },

@@ -3,7 +3,13 @@ import { DBOS } from '@dbos-inc/dbos-sdk';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { HostMachine } from '../../protocol/host.ts';
 import type { MachineId } from '../../protocol/ids.ts';
-import { getMachine, listUnfinishedMachines, patchMachine } from '../store/machines.ts';
+import {
+  advanceMachine,
+  getMachine,
+  listUnfinishedMachines,
+  patchMachine,
+  touchMachine,
+} from '../store/machines.ts';
 import { trackOrphans } from '../store/orphans.ts';
 import { listUnfinishedSessions } from '../store/sessions.ts';
 import type { MachineRow } from '../store/tables.ts';
@@ -12,12 +18,14 @@ import { type Context, readOperatorSettings } from './context.ts';
 import { applicationVersion } from './engine.ts';
 import { type LoginFlow, loginWorkflowId } from './login.ts';
 import { startLoginFlow } from './logins.ts';
+import type { MachineFlows } from './machine-flows.ts';
 import { destroyMachine, fail, reach } from './machine-steps.ts';
+import { settleSleep } from './sleep-steps.ts';
 import { endedError } from './watch.ts';
 
 /**
- * At the start of a controller, after DBOS has taken up what it can: a session without a workflow gets one, and one
- * whose workflow belongs to another version of the code, or has died, ends as `controller_restarted`.
+ * At the start of a controller, after DBOS has taken up what it can, and now and then: a session without a workflow gets
+ * one, and one whose workflow belongs to another version of the code, or has died, ends as `controller_restarted`.
  */
 export async function reconcileSessions(
   context: Context,
@@ -32,23 +40,30 @@ export async function reconcileSessions(
     const active = workflow !== null && ['PENDING', 'ENQUEUED', 'DELAYED'].includes(workflow.status);
     // Another controller's work is its own until it starts again.
     if (active && workflow.executorId !== DBOS.executorID) continue;
-    if (active && workflow.applicationVersion === applicationVersion()) continue;
+    if (active && workflow.applicationVersion === applicationVersion()) {
+      context.meters.recovered('session_resumed');
+      continue;
+    }
     if (active) await DBOS.cancelWorkflow(workflow.workflowID);
     context.log.warn({ session: session.id, state: session.state }, 'a session could not be taken up');
+    context.meters.recovered('session_given_up');
     await DBOS.startWorkflow(flows.abandon, { workflowID: `abandon-${session.id}` })(session.id);
   }
 }
 
-/** A start of this age, or an end, is not under way any more: its deadlines are over. */
+/** A start of this age is not under way any more: its deadlines are over. */
 const STALE_MS = 300_000;
+/** An end of this age is asked for again, beside whoever may still wait for it: the host does it once. */
+const DESTROY_AGAIN_MS = 10_000;
 
 /** Once: the machines of the host against the rows. Every finding is corrected or named on the machine. */
-export async function reconcileMachines(context: Context): Promise<void> {
+export async function reconcileMachines(context: Context, flows: MachineFlows): Promise<void> {
+  for (const id of context.uses.ids()) await touchMachine(context.db, id);
   const rows = await listUnfinishedMachines(context.db, context.host.id);
   const known = new Map((await context.host.list(AbortSignal.timeout(10_000))).map((one) => [one.id, one]));
   for (const row of rows) {
     if (context.closing.aborted) return;
-    await reconcileMachine(context, row, known.get(row.id)).catch((error: unknown) =>
+    await reconcileMachine(context, row, known.get(row.id), flows).catch((error: unknown) =>
       context.log.warn(
         { machine: row.id, err: PolydevError.from(error) },
         'a machine could not be reconciled',
@@ -75,8 +90,20 @@ export async function reconcileMachines(context: Context): Promise<void> {
   await boundKept(context, settings);
 }
 
+/** Starts the hibernation of one that nobody has used for the set time; what becomes of it is noted on it. */
+async function hibernateWhenIdle(context: Context, row: MachineRow, flows: MachineFlows): Promise<void> {
+  if (context.uses.has(row.id)) return;
+  const { hibernateAfterSeconds } = await readOperatorSettings(context);
+  const unused = Date.now() - row.usedAt.getTime();
+  if (hibernateAfterSeconds === 0 || unused < hibernateAfterSeconds * 1000) return;
+  // Once for each time that it is idle, also when it fails.
+  const workflowID = `hibernate-idle-${row.id}-${row.usedAt.getTime()}`;
+  await DBOS.startWorkflow(flows.hibernateIdle, { workflowID })(row.id);
+}
+
 async function destroyUnowned(context: Context, id: MachineId, why: string): Promise<void> {
   context.log.warn({ machine: id, why }, 'a machine that nobody owns is destroyed');
+  context.meters.recovered('machine_unowned');
   await context.host
     .destroy(id, context.closing)
     .catch((error: unknown) => context.log.warn({ machine: id, err: PolydevError.from(error) }, 'it stays'));
@@ -86,15 +113,16 @@ async function reconcileMachine(
   context: Context,
   row: MachineRow,
   known: HostMachine | undefined,
+  flows: MachineFlows,
 ): Promise<void> {
-  const stale = Date.now() - row.stateAt.getTime() > STALE_MS;
+  const age = Date.now() - row.stateAt.getTime();
   switch (row.state) {
     case 'stopped': {
       // Its next start gets an empty disk, and the person may know why.
       if (known === undefined && row.error === null) {
         await patchMachine(context.db, row.id, { error: endedError(row.id, known).toReport() });
       }
-      if (known?.state !== 'running') return;
+      if (known?.state !== 'running' && known?.state !== 'hibernated') return;
       // Its stop or its start did not go as it should. The row was read before the host was asked: it may start by now.
       const now = await getMachine(context.db, row.id);
       if (now?.state === 'stopped') await context.host.stop(row.id, context.closing);
@@ -102,22 +130,43 @@ async function reconcileMachine(
     }
     case 'ready':
       if (known === undefined || known.state === 'exited') {
+        context.meters.recovered('machine_lost');
         await fail(context, row.id, endedError(row.id, known), [row.state]);
       } else if (known.state === 'stopped') {
         // Stopped by a controller that was killed before it could note it, or just now.
         await reach(context, row.id, 'stopped').catch(() => undefined);
+      } else if (known.state === 'hibernated') {
+        // Or it is being noted just now.
+        await reach(context, row.id, 'hibernating').catch(() => undefined);
+        await settleSleep(context, row.id, context.closing, null);
+      } else if (known.state === 'running' && known.sleep !== null && row.kind === 'cli') {
+        await hibernateWhenIdle(context, row, flows);
       }
+      return;
+    case 'hibernated':
+      if (known?.state === 'hibernated') return;
+      // The host was started again, and with it went what was frozen; or it is being resumed just now.
+      if (known === undefined || known.state !== 'running') {
+        await advanceMachine(context.db, row.id, 'stopped', {}, { from: ['hibernated'] }).catch(
+          () => undefined,
+        );
+      }
+      return;
+    case 'hibernating':
+    case 'resuming':
+      if (age > STALE_MS) await settleSleep(context, row.id, context.closing, null);
       return;
     case 'requested':
     case 'creating':
     case 'booting':
-      if (stale) {
+      if (age > STALE_MS) {
+        context.meters.recovered('start_given_up');
         const message = `the start of machine ${row.id} was given up by a controller that is gone`;
         await fail(context, row.id, new PolydevError('controller_restarted', message), [row.state]);
       }
       return;
     case 'destroying':
-      if (stale) await destroyMachine(context, row.id, context.closing);
+      if (age > DESTROY_AGAIN_MS) await destroyMachine(context, row.id, context.closing);
       return;
     case 'failed': {
       // Only CLI machines of earlier versions fail: they keep their disk until somebody decides, but do not run. A

@@ -6,6 +6,7 @@ import { loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
+import { agentVersionOf } from '../images/manifest.ts';
 import type { ImageStore } from '../images/store.ts';
 import { PROGRAMS } from '../requirements.ts';
 import { PLAIN_ENVIRONMENT } from '../system/command.ts';
@@ -151,8 +152,7 @@ export async function imageFacts(
       layers.push({ file, state });
     }
   }
-  const agentVersion = manifest.layers.find(({ name }) => name === 'agent')?.contents.agent ?? null;
-  return { id, agentVersion, layers };
+  return { id, agentVersion: agentVersionOf(manifest), layers };
 }
 
 async function digest(path: string, signal: AbortSignal): Promise<string> {

@@ -13,6 +13,7 @@ import { ImageId, MachineId } from '../../protocol/ids.ts';
 import { DEFAULT_DISK_MIB, ExitReport, MachineSpec, type Stamp } from '../../protocol/machine.ts';
 import type { Examined } from '../diagnosis/examiner.ts';
 import type { Driver, Machine } from '../drivers/driver.ts';
+import { wasStarted } from '../drivers/survivors.ts';
 import type { Evidence } from '../evidence/evidence.ts';
 import { listIfThere, parseJson, readIfThere, writeAtomic } from '../system/files.ts';
 import { KeyedQueue } from './queue.ts';
@@ -45,6 +46,8 @@ interface Entry {
   ending: boolean;
   /** Ends a start that is under way. */
   starting: AbortController | undefined;
+  /** Open channels to the guest. */
+  channels: Set<Duplex>;
   /** Resolves at the next exit. */
   ended: PromiseWithResolvers<ExitReport>;
 }
@@ -91,10 +94,22 @@ export class MachineManager {
         continue;
       }
       const { spec, image, exit } = record.data;
-      const machine = await driver.adopt(id.data);
+      if (spec.kind === 'browser' && exit === null && !(await wasStarted(this.#folder(id.data)))) {
+        // Killed in the middle of its start: whoever asks for it again gets a new one, as if nothing had been.
+        log.warn({ machine: id.data }, 'its start was cut off; taken back');
+        await driver.reclaim(id.data, { disk: true });
+        await rm(this.#folder(id.data), { recursive: true, force: true });
+        continue;
+      }
       const entry = newEntry(spec, image);
       entry.exit = exit;
       this.#entries.set(id.data, entry);
+      if ((await driver.asleep?.(id.data)) === true) {
+        entry.state = 'hibernated';
+        log.info({ machine: id.data, state: entry.state }, 'taken over');
+        continue;
+      }
+      const machine = await driver.adopt(id.data);
       if (machine === undefined) {
         await driver.reclaim(id.data, { disk: false });
         entry.state = spec.kind === 'cli' ? 'stopped' : 'exited';
@@ -142,6 +157,7 @@ export class MachineManager {
       realm: spec.realm,
       state,
       driver: this.#options.driver.name,
+      sleep: this.#options.driver.sleep,
       slowdown: this.#options.driver.slowdown,
       image,
       address,
@@ -151,8 +167,8 @@ export class MachineManager {
   }
 
   /**
-   * Brings a machine to `running`. The same id again returns the running one; a stopped CLI machine starts again on its
-   * disk; a browser machine that ended stays ended, it is single use. Throws `conflict` for another spec,
+   * Brings a machine to `running`. The same id again returns the running one; one that hibernates goes on where it was; a
+   * stopped CLI machine starts again on its disk; a browser machine that ended stays ended, it is single use. Throws `conflict` for another spec,
    * `host_out_of_space`.
    */
   put(spec: MachineSpec): Promise<HostMachine> {
@@ -168,6 +184,7 @@ export class MachineManager {
       if (!fixed || (known.state === 'running' && !same)) {
         throw new PolydevError('conflict', `machine ${spec.id} exists with another specification`);
       }
+      if (known.state === 'hibernated') return this.#resume(known);
       if (known.state === 'running' || spec.kind === 'browser') return this.#describe(known);
     }
     const image = spec.image ?? known?.image ?? (await this.#options.currentImage());
@@ -270,12 +287,83 @@ export class MachineManager {
     return writeAtomic(join(this.#folder(spec.id), 'record.json'), JSON.stringify(record));
   }
 
-  /** Ends the guest; the disk stays. Throws `not_found`. */
+  /**
+   * Puts a running guest to sleep; one that sleeps stays as it is. Throws `not_found`, `conflict` when it does not run,
+   * `machine_hibernate_failed` when it runs on.
+   */
+  hibernate(id: MachineId): Promise<HostMachine> {
+    return this.#queue.run(id, async () => {
+      const entry = this.#entry(id);
+      const { machine } = entry;
+      if (entry.state === 'hibernated') return this.#describe(entry);
+      if (machine === undefined) {
+        throw new PolydevError('conflict', `machine ${id} is ${entry.state} and cannot hibernate`);
+      }
+      if (machine.hibernate === undefined) {
+        throw new PolydevError(
+          'machine_hibernate_failed',
+          'the driver of this host cannot hibernate machines',
+        );
+      }
+      // Nobody answers on them any more, and whoever waits must learn that.
+      for (const channel of entry.channels) channel.destroy();
+      await machine.hibernate(AbortSignal.timeout(this.#sleepDeadlineMs));
+      entry.machine = undefined;
+      entry.state = 'hibernated';
+      entry.address = null;
+      this.#options.log.info({ machine: id }, 'hibernated');
+      return this.#describe(entry);
+    });
+  }
+
+  /**
+   * Lets one that hibernates go on where it was; a running one stays as it is. Throws `not_found`, `conflict` when it does
+   * not hibernate, `machine_resume_failed`: then it is stopped, and starts from its disk.
+   */
+  resume(id: MachineId): Promise<HostMachine> {
+    if (this.#closing) throw new PolydevError('not_ready', 'the host service is stopping');
+    return this.#queue.run(id, async () => {
+      const entry = this.#entry(id);
+      if (entry.state === 'running') return this.#describe(entry);
+      if (entry.state === 'hibernated') return this.#resume(entry);
+      throw new PolydevError('conflict', `machine ${id} is ${entry.state} and does not hibernate`);
+    });
+  }
+
+  async #resume(entry: Entry): Promise<HostMachine> {
+    const { driver, log } = this.#options;
+    const { spec, image } = entry;
+    const begin = performance.now();
+    try {
+      if (driver.resume === undefined) throw new Error('the driver of this host cannot resume machines');
+      const machine = await driver.resume({ ...spec, image }, AbortSignal.timeout(this.#sleepDeadlineMs));
+      this.#runs(entry, machine);
+      log.info({ machine: spec.id, ms: Math.round(performance.now() - begin) }, 'resumed');
+      return this.#describe(entry);
+    } catch (thrown) {
+      const error = PolydevError.from(thrown, 'machine_resume_failed');
+      log.error({ machine: spec.id, err: error, thrown }, 'did not resume');
+      entry.state = 'stopped';
+      await driver.reclaim(spec.id, { disk: false });
+      if (error.code === 'machine_resume_failed') throw error;
+      throw new PolydevError('machine_resume_failed', error.message, { cause: thrown });
+    }
+  }
+
+  get #sleepDeadlineMs(): number {
+    return START_DEADLINE_MS * this.#options.driver.slowdown;
+  }
+
+  /** Ends the guest, also one that hibernates; the disk stays. Throws `not_found`. */
   stop(id: MachineId): Promise<HostMachine> {
     this.#entry(id).starting?.abort(new PolydevError('conflict', 'stopped while it started'));
     return this.#queue.run(id, async () => {
       const entry = this.#entry(id);
       if (entry.machine !== undefined) await this.#release(entry, entry.machine, 'stopped');
+      if (entry.state === 'hibernated') {
+        await this.#options.driver.reclaim(id, { disk: false });
+        entry.state = 'stopped';
+      }
       return this.#describe(entry);
     });
   }
@@ -344,9 +432,12 @@ export class MachineManager {
 
   /** Throws `not_found`, `machine_unreachable`. */
   async dial(id: MachineId, port: number, signal: AbortSignal): Promise<Duplex> {
-    const { machine } = this.#entry(id);
+    const { machine, channels } = this.#entry(id);
     if (machine === undefined) throw new PolydevError('machine_unreachable', `machine ${id} does not run`);
-    return machine.dial(port, signal);
+    const channel = await machine.dial(port, signal);
+    channels.add(channel);
+    channel.once('close', () => channels.delete(channel));
+    return channel;
   }
 
   /** What the guest printed; also of a machine that is gone. Throws `not_found`. */
@@ -389,10 +480,15 @@ export class MachineManager {
     await this.#keepEvidence(entry, {});
   }
 
-  /** Full stop: browser machines are destroyed, CLI machines end and keep their disk. */
+  /**
+   * Full stop: browser machines are destroyed, CLI machines end and keep their disk. Those that sleep on disk sleep on;
+   * what is frozen ends with its host service.
+   */
   async close(): Promise<void> {
     this.#closing = true;
-    const all = [...this.#entries.values()];
+    const sleepsOn = ({ state }: Entry): boolean =>
+      state === 'hibernated' && this.#options.driver.sleep === 'disk';
+    const all = [...this.#entries.values()].filter((entry) => !sleepsOn(entry));
     const results = await Promise.allSettled(
       all.map(({ spec }) => (spec.kind === 'browser' ? this.destroy(spec.id) : this.stop(spec.id))),
     );
@@ -416,6 +512,7 @@ function newEntry(spec: MachineSpec, image: ImageId): Entry {
     machine: undefined,
     ending: false,
     starting: undefined,
+    channels: new Set(),
     ended: Promise.withResolvers(),
   };
 }

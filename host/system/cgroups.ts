@@ -1,18 +1,20 @@
 /** Control groups, version 1 (one tree per controller) and version 2 (one tree): what the runtime does not tell. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { identify, type ProcessIdentity } from './processes.ts';
 
 const ROOT = '/sys/fs/cgroup';
 
+/** Which version limits memory, processors and processes here. */
+export const cgroupVersion = (): 1 | 2 => (existsSync(join(ROOT, 'cgroup.controllers')) ? 2 : 1);
+
 export const cgroupOfInstance = (instance: string): string => `/polydev-${instance}`;
 
 /** The folders that hierarchies have for a path; those that exist. */
 export function cgroupFolders(path: string): string[] {
-  const trees = existsSync(join(ROOT, 'cgroup.controllers'))
-    ? [ROOT]
-    : readdirSync(ROOT).map((name) => join(ROOT, name));
+  const trees = cgroupVersion() === 2 ? [ROOT] : readdirSync(ROOT).map((name) => join(ROOT, name));
   return trees.map((tree) => join(tree, path)).filter((folder) => existsSync(folder));
 }
 
@@ -88,7 +90,7 @@ const CPU_PERIOD_US = 100_000;
 export function makeCgroup(path: string, limits: CgroupLimits): void {
   const { memoryBytes, cpus, pids } = limits;
   const quota = Math.round(cpus * CPU_PERIOD_US);
-  if (existsSync(join(ROOT, 'cgroup.controllers'))) {
+  if (cgroupVersion() === 2) {
     // Version 2: each folder above has to pass the controllers on.
     let folder = ROOT;
     for (const name of path.split('/').filter(Boolean)) {
@@ -125,4 +127,64 @@ export function makeCgroup(path: string, limits: CgroupLimits): void {
 /** Moves a process with all its threads into it, in every hierarchy that has it. */
 export function joinCgroup(path: string, pid: number): void {
   for (const folder of cgroupFolders(path)) writeFileSync(join(folder, 'cgroup.procs'), String(pid));
+}
+
+const FREEZE_TIMEOUT_MS = 10_000;
+
+/** The freezer of a path: version 2 has one in every group, version 1 in a tree of its own. */
+function freezerOf(
+  path: string,
+): { file: string; frozen: string; thawed: string; isFrozen: () => boolean } | undefined {
+  for (const folder of cgroupFolders(path)) {
+    const v2 = join(folder, 'cgroup.freeze');
+    if (existsSync(v2)) {
+      const isFrozen = (): boolean => /^frozen 1$/m.test(read(join(folder, 'cgroup.events')));
+      return { file: v2, frozen: '1', thawed: '0', isFrozen };
+    }
+    const v1 = join(folder, 'freezer.state');
+    if (existsSync(v1)) {
+      return { file: v1, frozen: 'FROZEN', thawed: 'THAWED', isFrozen: () => read(v1).trim() === 'FROZEN' };
+    }
+  }
+  return undefined;
+}
+
+/** Whether everything in it stands still. */
+export const isFrozen = (path: string): boolean => freezerOf(path)?.isFrozen() ?? false;
+
+/**
+ * Lets every process in it stand still, whatever it does, until thawCgroup.
+ * @throws when there is no freezer, or a process cannot be stopped in time; it goes on then
+ */
+export async function freezeCgroup(path: string, signal: AbortSignal): Promise<void> {
+  const freezer = freezerOf(path);
+  if (freezer === undefined) throw new Error('this computer has no freezer for control groups');
+  const end = performance.now() + FREEZE_TIMEOUT_MS;
+  writeFileSync(freezer.file, freezer.frozen);
+  while (!freezer.isFrozen()) {
+    if (signal.aborted || performance.now() > end) {
+      writeFileSync(freezer.file, freezer.thawed);
+      throw new Error('a process does not stand still');
+    }
+    await sleep(10);
+    // Version 1 stays at FREEZING when a process forked in between, until it is told again.
+    writeFileSync(freezer.file, freezer.frozen);
+  }
+}
+
+/** Lets it go on. Also where it never stood still, or is gone. */
+export function thawCgroup(path: string): void {
+  const freezer = freezerOf(path);
+  if (freezer !== undefined) writeFileSync(freezer.file, freezer.thawed);
+}
+
+/** Gives back what its processes can do without: the page cache, and with swap the rest. As far as the kernel does it. */
+export async function reclaimMemory(path: string): Promise<void> {
+  for (const folder of cgroupFolders(path)) {
+    const v2 = join(folder, 'memory.reclaim');
+    const v1 = join(folder, 'memory.force_empty');
+    // Both may take a while: not on the main thread. The kernel answers EAGAIN when less could be had.
+    if (existsSync(v2)) await writeFile(v2, read(join(folder, 'memory.current'))).catch(() => undefined);
+    else if (existsSync(v1)) await writeFile(v1, '0').catch(() => undefined);
+  }
 }

@@ -26,8 +26,9 @@ export interface RunOptions {
 }
 
 /** What to put before a program and its arguments so that it runs as this host user, and never as more than that. */
-export const unprivileged = (uid: number): string[] => [
-  ...['setpriv', '--reuid', String(uid), '--regid', String(uid), '--clear-groups', '--no-new-privs'],
+export const unprivileged = (uid: number, group?: number): string[] => [
+  ...['setpriv', '--reuid', String(uid), '--regid', String(uid), '--no-new-privs'],
+  ...(group === undefined ? ['--clear-groups'] : ['--groups', String(group)]),
   ...['--inh-caps', '-all', '--ambient-caps', '-all', '--bounding-set', '-all', '--'],
 ];
 

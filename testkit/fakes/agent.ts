@@ -12,11 +12,15 @@ import {
   ExecRequest,
   LoginStart,
   type LoginStatus,
+  Woke,
 } from '../../protocol/agent.ts';
 import { type ErrorCode, type ErrorReport, PolydevError } from '../../protocol/errors.ts';
 import type { ProviderId } from '../../protocol/ids.ts';
 import { type Checkpoint, checklist, type MachineSpec } from '../../protocol/machine.ts';
 import { providers } from '../../providers/index.ts';
+
+/** What images are verified with, as the fake host says. */
+export const AGENT_VERSION = '1.2.3+fake';
 
 /** What the fake does; a test changes it before the machine is started. */
 export interface AgentBehaviour {
@@ -29,6 +33,10 @@ export interface AgentBehaviour {
   verify: { output: string; code: number };
   /** What it says that the login page is; default: the provider's. */
   loginUrl?: string;
+  /** What it says that it is; default AGENT_VERSION. */
+  version?: string;
+  /** What went wrong after it was ready, as `/health` says it. */
+  failure?: ErrorReport | undefined;
   /** Credential files cannot be deleted. */
   deleteFailure?: boolean;
 }
@@ -60,6 +68,8 @@ export class FakeAgent {
   #login: LoginStatus | undefined;
   /** How often the CLI was started: single flight must keep it at one. */
   loginStarts = 0;
+  /** How often it was told that it had slept. */
+  wakes = 0;
 
   constructor(
     spec: MachineSpec,
@@ -151,8 +161,21 @@ export class FakeAgent {
       return this.#credentials('codex', `${request.method}${files ?? ''}`, body, response);
     }
     switch (route) {
+      case 'GET /health': {
+        const { failure, version = AGENT_VERSION } = this.#behaviour;
+        const { id: machineId, kind } = this.#spec;
+        const said = { version, machineId, kind, uptimeMs: 1000, stamps: [], ready: failure === undefined };
+        return void json({ ...said, failure: failure ?? null });
+      }
       case 'GET /v1/log':
         return void response.end('a line of the agent\n');
+      case 'POST /v1/woke': {
+        const { time } = Woke.parse(await body());
+        this.wakes += 1;
+        const now = Date.now();
+        const aheadMs = now - Date.parse(time);
+        return void json({ time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false });
+      }
       case 'GET /v1/boot':
         return this.#boot(response);
       case 'POST /v1/login': {

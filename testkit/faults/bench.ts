@@ -5,7 +5,8 @@ import path from 'node:path';
 import { createAgentClient } from '../../controller/hosts/agent-client.ts';
 import { createHostClient } from '../../controller/hosts/host-client.ts';
 import { keepEvidence } from '../../controller/hosts/keep-evidence.ts';
-import { followBoot } from '../../controller/workflows/boot.ts';
+import { type BootToFollow, followBoot } from '../../controller/workflows/boot.ts';
+import { lookAt } from '../../controller/workflows/look.ts';
 import { reportExit } from '../../controller/workflows/watch.ts';
 import type { HostConfig } from '../../host/config.ts';
 import type { Case } from '../../host/diagnosis/case.ts';
@@ -47,6 +48,16 @@ export const mountsAreOurs = (): boolean => {
   const outer = process.env.POLYDEV_OUTER_MOUNTS;
   return outer !== undefined && readlinkSync('/proc/self/ns/mnt') !== outer;
 };
+
+/** As the watch over ready machines does; then as a person who asks. */
+async function askAbout(
+  about: Pick<BootToFollow, 'host' | 'agent' | 'signal'> & { stamps: readonly Stamp[] },
+): Promise<Diagnosis | null> {
+  const { host, agent, stamps, signal } = about;
+  const { diagnosis, agentVersion } = await lookAt({ host, agent, patience: 1, signal });
+  if (diagnosis !== null) return diagnosis;
+  return host.diagnose(agent.machineId, { error: null, stamps: [...stamps], agentVersion }, signal);
+}
 
 /** A host service that several faults share, one after the other. */
 export class FaultBench implements AsyncDisposable {
@@ -103,13 +114,18 @@ export class FaultBench implements AsyncDisposable {
     let ready = false;
     let error: PolydevError | null = null;
     try {
-      stamps.push(...(await host.put(spec, signal)).stamps);
+      const startedAt = new Date();
+      const made = await host.put(spec, signal);
+      stamps.push(...made.stamps);
       await fault.started?.(place);
       if (fault.started === undefined) {
         await followBoot({
           host,
           agent,
-          deadlineMs,
+          kind: spec.kind,
+          startedAt,
+          deadline: async () => ({ ms: deadlineMs, from: 'the patience of this test' }),
+          agentVersion: (await host.image(made.image, signal)).agentVersion,
           before: stamps,
           onStamp: async (stamp) => void stamps.push(stamp),
           signal,
@@ -139,8 +155,11 @@ export class FaultBench implements AsyncDisposable {
       signal,
     });
     // A machine that is ready is asked about by an operator, who sees that something is wrong.
-    const agentVersion = error === null && ready ? (await agent.health(signal)).version : null;
-    const diagnosis = kept ?? (await host.diagnose(id, { error: null, stamps, agentVersion }, signal));
+    const ask = async (): Promise<Diagnosis | null> =>
+      ready
+        ? askAbout({ host, agent, stamps, signal })
+        : host.diagnose(id, { error: null, stamps, agentVersion: null }, signal);
+    const diagnosis = kept ?? (error === null ? await ask() : null);
     const ms = performance.now() - began;
     await host.destroy(id, signal);
     const files = await host.evidence(id, signal);

@@ -4,6 +4,7 @@ import { addressPoolExhausted } from './address-pool-exhausted/fault.ts';
 import { agentCrashLoop } from './agent-crash-loop/fault.ts';
 import { agentDependencyNeverReached } from './agent-dependency-never-reached/fault.ts';
 import { agentFileMissing } from './agent-file-missing/fault.ts';
+import { agentHangs } from './agent-hangs/fault.ts';
 import { agentOrderingCycle } from './agent-ordering-cycle/fault.ts';
 import { agentPortTaken } from './agent-port-taken/fault.ts';
 import { agentRuntimeBadInterpreter } from './agent-runtime-bad-interpreter/fault.ts';
@@ -64,6 +65,7 @@ export const FAULTS: readonly Fault[] = [
   agentCrashLoop,
   agentWrongToken,
   agentWrongVersion,
+  agentHangs,
   agentPortTaken,
   xvncMissing,
   xvncFails,

@@ -45,6 +45,9 @@ export const MACHINE_WORDS: Readonly<Record<MachineState, { words: string; tone:
   creating: { words: 'Being made', tone: 'busy' },
   booting: { words: 'Booting', tone: 'busy' },
   ready: { words: 'Ready', tone: 'good' },
+  hibernating: { words: 'Falling asleep', tone: 'busy' },
+  hibernated: { words: 'Hibernates', tone: 'neutral' },
+  resuming: { words: 'Waking up', tone: 'busy' },
   stopped: { words: 'Stopped', tone: 'neutral' },
   destroying: { words: 'Being removed', tone: 'busy' },
   destroyed: { words: 'Removed', tone: 'neutral' },
@@ -54,6 +57,8 @@ export const MACHINE_WORDS: Readonly<Record<MachineState, { words: string; tone:
 export const MACHINE_ACTION_WORDS: Readonly<Record<MachineAction, string>> = {
   open_terminal: 'Open terminal',
   start: 'Start',
+  resume: 'Wake',
+  hibernate: 'Hibernate',
   stop: 'Stop',
   destroy: 'Remove',
 };

@@ -234,11 +234,13 @@ function machineRoutes(app: FastifyInstance, { data: { machines } }: FakeApi, fi
   app.get<{ Params: { id: string; name: string } }>('/api/machines/:id/evidence/:name', ({ params }, reply) =>
     text(reply, EVIDENCE[params.name] ?? ''),
   );
-  const become = (id: string, state: 'ready' | 'stopped') => {
+  const become = (id: string, state: 'ready' | 'hibernated' | 'stopped') => {
     const machine = find(machines, id);
     return Object.assign(machine, { state, actions: [...machineActions(machine.kind, state)] });
   };
   app.post<ById>('/api/machines/:id/start', ({ params }) => become(params.id, 'ready'));
+  app.post<ById>('/api/machines/:id/hibernate', ({ params }) => become(params.id, 'hibernated'));
+  app.post<ById>('/api/machines/:id/resume', ({ params }) => become(params.id, 'ready'));
   app.post<ById>('/api/machines/:id/stop', ({ params }) => become(params.id, 'stopped'));
   app.delete<ById>('/api/machines/:id', ({ params }, reply) => {
     machines.splice(machines.indexOf(find(machines, params.id)), 1);

@@ -77,6 +77,7 @@ export function fixtures(now = Date.now()) {
         { checkpoint: 'provider', at: iso(now - 12 * 24 * HOUR + 402) },
       ],
       error: null,
+      health: { state: 'healthy', since: iso(now - 12 * 24 * HOUR + 20_000), diagnosis: null },
       actions: [...machineActions('cli', 'ready')],
     }),
     Machine.parse({
@@ -98,6 +99,7 @@ export function fixtures(now = Date.now()) {
         { checkpoint: 'agent', at: iso(failedAt + 322) },
       ],
       error: stalled,
+      health: null,
       actions: [...machineActions('browser', 'failed')],
     }),
   ];
@@ -154,6 +156,9 @@ export function fixtures(now = Date.now()) {
       diskMiB: { total: 101_000, available: 74_300 },
       promisedDiskMiB: { used: 18_432, allowed: 404_000 },
       evidence: { machines: 12, mib: 9, maxMachines: 200, maxMib: 512 },
+      load: { one: 0.5, cpus: 8 },
+      addresses: { used: 2, size: 61 },
+      recovered: { adopted: 0, ended: 0 },
     }),
     Host.parse({
       id: 'host-2',
@@ -166,6 +171,9 @@ export function fixtures(now = Date.now()) {
       diskMiB: { total: 40_000, available: 2_900 },
       promisedDiskMiB: { used: 0, allowed: 160_000 },
       evidence: { machines: 0, mib: 0, maxMachines: 200, maxMib: 512 },
+      load: { one: 0.1, cpus: 4 },
+      addresses: { used: 0, size: 61 },
+      recovered: { adopted: 0, ended: 0 },
     }),
   ];
 

@@ -3,6 +3,9 @@ import { type Problem, post, remove } from '../data/api.ts';
 import { KIND_WORDS, MACHINE_ACTION_WORDS } from '../data/words.ts';
 import { ActionButton, ConfirmButton, Link } from './basics.tsx';
 
+const VERBS = ['start', 'resume', 'hibernate', 'stop'] as const;
+type Verb = (typeof VERBS)[number];
+
 export interface MachineActionsProps {
   readonly machine: Machine;
   readonly onProblem: (problem: Problem | undefined) => void;
@@ -12,7 +15,7 @@ export interface MachineActionsProps {
 /** The buttons of a machine: exactly what the API says may be done with it now. */
 export function MachineActions({ machine, onProblem, onChange }: MachineActionsProps) {
   const name = `${KIND_WORDS[machine.kind]} ${machine.id}`;
-  const act = (verb: 'start' | 'stop') => async () => {
+  const act = (verb: Verb) => async () => {
     await post(`/api/machines/${machine.id}/${verb}`);
     onChange();
   };
@@ -27,7 +30,7 @@ export function MachineActions({ machine, onProblem, onChange }: MachineActionsP
           {MACHINE_ACTION_WORDS.open_terminal}
         </Link>
       )}
-      {(['start', 'stop'] as const).map(
+      {VERBS.map(
         (verb) =>
           machine.actions.includes(verb) && (
             <ActionButton

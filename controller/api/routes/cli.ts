@@ -41,7 +41,7 @@ export function addCliRoutes(app: Api, context: RouteContext): void {
         tags: ['cli'],
         summary: 'Send a prompt to the connected CLI',
         description:
-          'Runs the prompt in the person’s CLI machine, which is started first if it is stopped. The reply is NDJSON, or server-sent events when asked for by Accept: what the CLI prints as it prints it, then `exit`. A failure on the way is a last event of type `error`. Ending the connection ends the command.',
+          'Runs the prompt in the person’s CLI machine, which is started or woken first. The reply is NDJSON, or server-sent events when asked for by Accept: what the CLI prints as it prints it, then `exit`. A failure on the way is a last event of type `error`. Ending the connection ends the command.',
         params: z.object({ provider: ProviderId }),
         body: PromptRequest,
         response: {
@@ -102,7 +102,7 @@ export function addCliRoutes(app: Api, context: RouteContext): void {
     for (const credential of mine) {
       if (credential.holderMachineId === null) continue;
       const machine = await machines.get(credential.holderMachineId);
-      if (machine?.state === 'ready' || machine?.state === 'stopped') return machine;
+      if (machine?.actions.includes('open_terminal') === true) return machine;
     }
     if (mine.some((credential) => credential.holderMachineId === null)) {
       // What nobody holds is installed when the machine starts.

@@ -5,6 +5,7 @@ import { DiagnosisReply } from '../../../protocol/diagnoses.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { EvidenceFile } from '../../../protocol/host.ts';
 import { MachineId, UserId } from '../../../protocol/ids.ts';
+import type { MachineAction } from '../../../protocol/lifecycles.ts';
 import { type Caller, callerOf, listFilter, owned } from '../caller.ts';
 import type { Api, RouteContext } from '../context.ts';
 import { errorReplies, textReply } from '../openapi.ts';
@@ -16,6 +17,13 @@ const TEXT = 'text/plain; charset=utf-8';
 
 /** Texts are shown as texts, also JSON; the one picture is a picture. */
 const typeOf = (name: string): string => (name.endsWith('.png') ? 'image/png' : TEXT);
+
+const SUMMARIES = {
+  start: 'Start a stopped CLI machine',
+  hibernate: 'Let a CLI machine stand still with all that runs in it; whatever needs it wakes it',
+  resume: 'Let a CLI machine that hibernates go on',
+  stop: 'Stop a CLI machine; its disk stays',
+} as const;
 
 export function addMachineRoutes(app: Api, context: RouteContext): void {
   const { machines } = context.services;
@@ -136,7 +144,7 @@ export function addMachineRoutes(app: Api, context: RouteContext): void {
     },
   );
 
-  const act = (action: 'start' | 'stop' | 'destroy', machine: Machine) => {
+  const act = (action: Exclude<MachineAction, 'open_terminal'>, machine: Machine) => {
     if (!machine.actions.includes(action)) {
       throw new PolydevError(
         'conflict',
@@ -146,14 +154,14 @@ export function addMachineRoutes(app: Api, context: RouteContext): void {
     return machines[action](machine.id);
   };
 
-  for (const action of ['start', 'stop'] as const) {
+  for (const action of ['start', 'hibernate', 'resume', 'stop'] as const) {
     app.post(
       `/api/machines/:id/${action}`,
       {
-        config: { startsMachine: action === 'start' },
+        config: { startsMachine: action === 'start' || action === 'resume' },
         schema: {
           tags: ['machines'],
-          summary: action === 'start' ? 'Start a stopped CLI machine' : 'Stop a CLI machine; its disk stays',
+          summary: SUMMARIES[action],
           params: Params,
           response: {
             200: Machine,
@@ -163,6 +171,7 @@ export function addMachineRoutes(app: Api, context: RouteContext): void {
               'conflict',
               'host_unreachable',
               'machine_start_failed',
+              ...(action === 'hibernate' ? (['machine_hibernate_failed'] as const) : []),
             ),
           },
         },

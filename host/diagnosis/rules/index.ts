@@ -6,6 +6,7 @@ import { agentMissing } from './agent-missing.ts';
 import { agentPortTaken } from './agent-port-taken.ts';
 import { agentRuntimeKilled } from './agent-runtime-killed.ts';
 import { agentRuntimeUnusable } from './agent-runtime-unusable.ts';
+import { agentSilent } from './agent-silent.ts';
 import { agentTokenWrong } from './agent-token-wrong.ts';
 import {
   agentDependencyStuck,
@@ -86,6 +87,7 @@ export const RULES: readonly Rule[] = [
   cliMissing,
   callbackPortTaken,
   cliNoLoginUrl,
+  agentSilent,
   // A machine that works all the same: last.
   noConsole,
 ];

@@ -3,7 +3,7 @@ import { existsSync, statSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PolydevError } from '../../../protocol/errors.ts';
-import { cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
+import { cgroupProcesses, removeCgroup, thawCgroup } from '../../system/cgroups.ts';
 import { run } from '../../system/command.ts';
 import { readIfThere } from '../../system/files.ts';
 import {
@@ -111,8 +111,11 @@ export async function removeContainer(place: ContainerPlace): Promise<void> {
   const first = inside.find((found) => found.pid === pid);
   if (first !== undefined) {
     signalProcess(first, 'SIGKILL');
+    // One that is frozen dies when it thaws, before it runs.
+    thawCgroup(place.cgroup);
     await waitGone(first, 5000);
   }
+  thawCgroup(place.cgroup);
   // A start that was cut off may have left processes without a pid file.
   await Promise.all(cgroupProcesses(place.cgroup).map((found) => endProcess(found, 0)));
   if (existsSync(join(place.runcRoot, place.id))) {

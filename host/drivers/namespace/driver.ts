@@ -12,7 +12,14 @@ import { DEFAULT_DISK_MIB, type GuestConfig, MachineSpec, Stamp } from '../../..
 import type { GuestFacts } from '../../evidence/facts.ts';
 import { Console } from '../../machines/console.ts';
 import type { Attachment, Network } from '../../network/network.ts';
-import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
+import {
+  cgroupChildren,
+  cgroupOfInstance,
+  cgroupProcesses,
+  isFrozen,
+  removeCgroup,
+  thawCgroup,
+} from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
 import { listIfThere, parseJson, readIfThere, removeTree, writeAtomic } from '../../system/files.ts';
 import type { Leases } from '../../system/leases.ts';
@@ -69,7 +76,7 @@ type State = z.infer<typeof State>;
 
 export class NamespaceDriver implements Driver {
   readonly name = 'namespace';
-  readonly sleep = null;
+  readonly sleep = 'frozen';
   readonly slowdown = 1;
   readonly #options: NamespaceDriverOptions;
   readonly #exits = new ExitWatch();
@@ -234,6 +241,23 @@ export class NamespaceDriver implements Driver {
     const alive = runs({ pid: state.pid, startTicks: state.startTicks });
     if (!alive || !existsSync(fifo) || this.#options.network.attached(id) === undefined) return undefined;
     return this.#present(state, await Console.open(this.#folder(id), fifo, state.firstId));
+  }
+
+  /** A frozen machine holds all it held, its memory included; what ends the host ends it. */
+  async asleep(id: MachineId): Promise<boolean> {
+    const state = await readState(this.#folder(id));
+    return state !== undefined && runs(state) && isFrozen(this.#place(id).cgroup);
+  }
+
+  async resume(spec: MachineSpec, _signal: AbortSignal): Promise<Machine> {
+    const { id } = spec;
+    if ((await readState(this.#folder(id))) === undefined) {
+      throw new PolydevError('not_found', `machine ${id} does not sleep here`);
+    }
+    thawCgroup(this.#place(id).cgroup);
+    const machine = await this.adopt(id);
+    if (machine !== undefined) return machine;
+    throw new PolydevError('machine_resume_failed', `machine ${id} ended while it slept`);
   }
 
   async reclaim(id: MachineId, options: { disk: boolean }): Promise<void> {

@@ -1,9 +1,10 @@
 /** A running machine of the namespace driver. */
 import type { Duplex } from 'node:stream';
+import { PolydevError } from '../../../protocol/errors.ts';
 import type { ImageId, MachineId } from '../../../protocol/ids.ts';
 import type { ExitReport, MachineSpec, Stamp } from '../../../protocol/machine.ts';
 import { type Console, readConsole } from '../../machines/console.ts';
-import { oomKilled } from '../../system/cgroups.ts';
+import { freezeCgroup, oomKilled, reclaimMemory } from '../../system/cgroups.ts';
 import type { ExitWatch } from '../../system/exit.ts';
 import { type ProcessIdentity, runs } from '../../system/processes.ts';
 import type { Machine } from '../driver.ts';
@@ -61,6 +62,17 @@ export class NamespaceMachine implements Machine {
   async console(): Promise<string> {
     await this.#parts.console.flush();
     return readConsole(this.#parts.consoleFolder);
+  }
+
+  async hibernate(signal: AbortSignal): Promise<void> {
+    const { cgroup } = this.#parts;
+    try {
+      await freezeCgroup(cgroup, signal);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      throw new PolydevError('machine_hibernate_failed', `machine ${this.id}: ${why}`, { cause: error });
+    }
+    await reclaimMemory(cgroup);
   }
 
   async stop(_signal: AbortSignal): Promise<ExitReport> {

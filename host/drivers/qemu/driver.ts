@@ -25,6 +25,7 @@ import { claimIds, releaseIds } from '../ids.ts';
 import { GuestChannel } from '../vm/channel.ts';
 import { configDrive, guestConfig, hostnameOf } from '../vm/config.ts';
 import { diskOwner, diskPath, diskSpace, ensureDisk, removeDisk } from '../vm/disk.ts';
+import { kvmGroup } from '../vm/kvm.ts';
 import { type Consoles, VirtualMachine } from '../vm/machine.ts';
 import { type Accelerator, AGENT_PORT_NAME, hypervisorArguments, TRANSLATION_MIB } from './args.ts';
 import { hypervisorEvidence, hypervisorFacts, logFolder, recordStart } from './evidence.ts';
@@ -44,6 +45,8 @@ export interface DiskImages {
 export interface QemuDriverOptions {
   instance: string;
   accelerator: Accelerator;
+  /** How many times slower than hardware this computer's virtualization is; 1 but where it is emulated. */
+  slowdown: number;
   /** `<machinesFolder>/<id>` holds what survives a stop: disk, console, state. */
   machinesFolder: string;
   runFolder: string;
@@ -89,13 +92,14 @@ export class QemuDriver implements Driver {
 
   constructor(options: QemuDriverOptions) {
     this.#options = options;
-    this.slowdown = SLOWDOWN[options.accelerator];
+    this.slowdown = SLOWDOWN[options.accelerator] * (options.accelerator === 'kvm' ? options.slowdown : 1);
     mkdirSync(join(options.runFolder, 'm'), { recursive: true, mode: 0o711 });
   }
 
   probe(signal: AbortSignal): Promise<DriverReport> {
-    const { instance, runFolder, accelerator, idLeases, images } = this.#options;
-    return probe({ instance, runFolder, accelerator, idLeases, parts: () => images.vmParts() }, signal);
+    const { instance, runFolder, accelerator, slowdown, idLeases, images } = this.#options;
+    const parts = () => images.vmParts();
+    return probe({ instance, runFolder, accelerator, slowdown, idLeases, parts }, signal);
   }
 
   #place(id: MachineId): Place {
@@ -230,7 +234,17 @@ export class QemuDriver implements Driver {
     await recordStart(place.folder, { argv, files, parts, layers, uid: owner, cgroup, limits });
     const netns = attachment.namespace;
     return startHypervisor(
-      { argv, inherit, output, uid: owner, netns, cgroup, limits, qmpPath: place.qmp },
+      {
+        argv,
+        inherit,
+        output,
+        uid: owner,
+        group: accelerator === 'kvm' ? kvmGroup() : undefined,
+        netns,
+        cgroup,
+        limits,
+        qmpPath: place.qmp,
+      },
       signal,
     );
   }

@@ -15,6 +15,8 @@ export interface HypervisorStart {
   /** Descriptor for what it says itself. */
   output: number;
   uid: number;
+  /** A group besides, for the right to a device. */
+  group?: number | undefined;
   netns: string;
   cgroup: string;
   limits: CgroupLimits;
@@ -31,9 +33,9 @@ const LAST_WORDS_MS = 500;
 
 /** Spawns it; `exited` never rejects. Throws `machine_start_failed`. */
 export async function spawnHypervisor(start: Omit<HypervisorStart, 'qmpPath'>): Promise<Hypervisor> {
-  const { argv, inherit, output, uid, netns, cgroup, limits } = start;
+  const { argv, inherit, output, uid, group, netns, cgroup, limits } = start;
   makeCgroup(cgroup, limits);
-  const child = spawnIn(netns, [...unprivileged(uid), ...argv], {
+  const child = spawnIn(netns, [...unprivileged(uid, group), ...argv], {
     stdio: ['ignore', output, output, ...inherit],
     cwd: '/',
     detached: true, // a machine outlives the host service

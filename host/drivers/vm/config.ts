@@ -55,8 +55,13 @@ Address=${gateway.address}
 LinkLayerAddress=${gateway.mac}
 `;
 
-/** The config drive's bytes. */
-export function configDrive(config: GuestConfig, spec: MachineSpec, attachment: Attachment): Buffer {
+/** The config drive's bytes; `more`: the driver's own files. */
+export function configDrive(
+  config: GuestConfig,
+  spec: MachineSpec,
+  attachment: Attachment,
+  more: readonly TarFile[] = [],
+): Buffer {
   const files: TarFile[] = [
     ...maskFiles(),
     ...witnessFiles(WITNESS_SECONDS),
@@ -67,6 +72,7 @@ export function configDrive(config: GuestConfig, spec: MachineSpec, attachment: 
       mode: 0o644,
       text: `[Unit]\n# The root is whole before systemd starts: nothing to wait for.\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n\n[Service]\nTasksMax=${spec.limits.pids}\nLimitNOFILE=65536\nLimitCORE=0\n`,
     },
+    ...more,
   ];
   return tar(files);
 }

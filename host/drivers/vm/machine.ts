@@ -39,6 +39,8 @@ export interface VirtualMachineParts {
   consoleFolder: string;
   channel: Channel;
   cgroup: string;
+  /** Of the driver: how many times longer the guest may take to end. */
+  slowdown?: number;
   reclaim: (options: { disk: boolean }) => Promise<void>;
 }
 
@@ -88,10 +90,11 @@ export class VirtualMachine implements Machine {
 
   /** Asks the guest to end; one that does not react is ended. */
   async stop(_signal: AbortSignal): Promise<ExitReport> {
+    const graceMs = STOP_GRACE_MS * (this.#parts.slowdown ?? 1);
     try {
-      const stream = await this.#parts.channel.dial(POWER_PORT, AbortSignal.timeout(STOP_GRACE_MS));
-      stream.resume();
-      await waitGone(this.#parts.process, STOP_GRACE_MS);
+      const stream = await this.#parts.channel.dial(POWER_PORT, AbortSignal.timeout(graceMs));
+      stream.on('error', () => undefined).resume();
+      await waitGone(this.#parts.process, graceMs);
     } catch {
       // Ended already, or it does not listen: reclaiming ends it.
     }

@@ -1,0 +1,12 @@
+/** Whether a ready machine works, and what its boots took, quickly found. */
+import { type Kysely, sql } from 'kysely';
+
+async function up(db: Kysely<unknown>): Promise<void> {
+  const statements = [
+    sql`ALTER TABLE polydev.machines ADD COLUMN health jsonb`,
+    sql`CREATE INDEX timeline_of_checkpoints ON polydev.timeline (name, seq DESC) WHERE kind = 'checkpoint'`,
+  ];
+  for (const statement of statements) await statement.execute(db);
+}
+
+export const health = { up };
