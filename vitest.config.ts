@@ -1,8 +1,9 @@
 import { defineConfig } from 'vitest/config';
 
 /**
- * Three suites: `unit` (also contracts; beside the code), `faults` (real faults in real machines, diagnosed by name) and
- * `e2e` (whole sessions on real parts, one at a time).
+ * Suites: `unit` (also contracts; beside the code), `faults` (real faults in real machines, diagnosed by name), `crash`
+ * (every process killed at every step) and `e2e` (whole sessions on real parts, one at a time); `kvm` runs inside
+ * testkit/kvm-bench/, where there is KVM.
  */
 export default defineConfig({
   test: {
@@ -11,7 +12,16 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['**/*.test.{ts,tsx}'],
-          exclude: ['**/node_modules/**', '**/dist/**', 'testkit/e2e/**', 'testkit/faults/faults.test.ts'],
+          exclude: [
+            ...[
+              '**/node_modules/**',
+              '**/dist/**',
+              'testkit/e2e/**',
+              'testkit/crash/**',
+              'testkit/kvm-bench/**',
+            ],
+            'testkit/faults/faults.test.ts',
+          ],
           environment: 'node',
           testTimeout: 60_000,
           hookTimeout: 120_000,
@@ -27,6 +37,28 @@ export default defineConfig({
           testTimeout: 120_000,
           hookTimeout: 120_000,
           pool: 'forks',
+        },
+      },
+      {
+        test: {
+          name: 'crash',
+          include: ['testkit/crash/**/*.test.ts'],
+          environment: 'node',
+          testTimeout: 300_000,
+          hookTimeout: 600_000,
+          pool: 'forks',
+          fileParallelism: false,
+        },
+      },
+      {
+        test: {
+          name: 'kvm',
+          include: ['testkit/kvm-bench/**/*.test.ts'],
+          environment: 'node',
+          testTimeout: 900_000,
+          hookTimeout: 900_000,
+          pool: 'forks',
+          fileParallelism: false,
         },
       },
       {

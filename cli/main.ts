@@ -49,7 +49,7 @@ program
   )
   .addOption(
     new Option('--driver <name>', 'what runs machines; auto: the fastest that really runs a guest here')
-      .choices(['auto', 'namespace', 'qemu'])
+      .choices(['auto', 'firecracker', 'namespace', 'qemu'])
       .default('auto'),
   )
   .option(
@@ -65,7 +65,7 @@ program
       install: boolean;
       uplink: 'nat' | 'none';
       publicUrl?: string;
-      driver: 'auto' | 'namespace' | 'qemu';
+      driver: 'auto' | 'firecracker' | 'namespace' | 'qemu';
     }) => {
       const { settings, install } = globals();
       const { up } = await import('./up.ts');
@@ -219,7 +219,9 @@ program
   .command('doctor')
   .description('check this host for everything that a machine needs, by trying it')
   .option('--json', 'print JSON', false)
-  .action(async (options: { json: boolean }) => {
+  .option('--port <port>', 'the port that `up` would get (default: as it was started last)', wholeNumber)
+  .option('--bind <address>', 'the address that `up` would listen on (default: likewise)')
+  .action(async (options: { json: boolean; port?: number; bind?: string }) => {
     const { doctor } = await import('./doctor.ts');
     process.exitCode = await doctor(globals().settings, options, createOutput(), interruptible());
   });

@@ -20,6 +20,9 @@ export interface Settings {
   readonly instance: string;
   /** An external Postgres, or undefined for the embedded one. */
   readonly databaseUrl: string | undefined;
+  /** Firecracker's program and its jailer; undefined: where one usually puts them. */
+  readonly firecracker: string | undefined;
+  readonly jailer: string | undefined;
   /**
    * Where the vault's master key comes from: a file in the data directory (made at the first start), or one of two
    * environment variables, which are handed to the controller alone.
@@ -47,6 +50,8 @@ export function readSettings(options: { data?: string | undefined }): Settings {
     runDir: path.join('/run/polydev', instance),
     instance,
     databaseUrl: process.env.DATABASE_URL,
+    firecracker: process.env.POLYDEV_FIRECRACKER,
+    jailer: process.env.POLYDEV_JAILER,
     masterKey: masterKeySource(),
   };
 }

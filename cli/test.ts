@@ -1,50 +1,23 @@
 /** `./polydev test`: installs what the tests need, runs every check and suite, ends with one summary line. */
-import { chmod, glob, mkdir, mkdtemp, readFile, readlink, rm } from 'node:fs/promises';
+import { chmod, glob, mkdir, mkdtemp, readlink, rm } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import { stripVTControlCharacters } from 'node:util';
 import { execa } from 'execa';
-import { z } from 'zod';
 import { openImageStore } from '../host/images/store.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { ensureImage, ensureVm } from './image.ts';
 import { formatDuration, type Output } from './output.ts';
 import { ensurePackages, RUN_PACKAGES, TEST_PACKAGES, VM_PACKAGES } from './packages.ts';
 import { type Settings, settingsPaths } from './settings.ts';
+import { runKvm } from './test-kvm.ts';
+import { machineTable } from './test-machines.ts';
+import { firstLines, type Tally, takeReport } from './test-report.ts';
 import { ensureWeb } from './web.ts';
 
-interface Tally {
-  passed: number;
-  failed: number;
-  skipped: number;
-  /** Said once more at the end, where a long log is read first. */
-  failures: string[];
-}
-
-/** Lines kept of each failure for the end. */
-const FAILURE_LINES = 30;
-
-const VitestReport = z.object({
-  numPassedTests: z.number(),
-  numFailedTests: z.number(),
-  numPendingTests: z.number(),
-  numTodoTests: z.number(),
-  testResults: z.array(
-    z.object({
-      name: z.string(),
-      status: z.string(),
-      assertionResults: z.array(
-        z.object({
-          status: z.string(),
-          fullName: z.string(),
-          failureMessages: z.array(z.string()).nullish(),
-        }),
-      ),
-    }),
-  ),
-});
-
-const PARTS = ['check', 'unit', 'faults', 'e2e'] as const;
+const PARTS = ['check', 'unit', 'faults', 'crash', 'e2e'] as const;
+/** Run only when asked for by name: `kvm` is slow, and `machines` repeats a part of `unit` for its table. */
+const NAMED_PARTS = ['kvm', 'machines'] as const;
+type Part = (typeof PARTS)[number] | (typeof NAMED_PARTS)[number];
 
 /** Returns the exit code. A suite that ran no test at all counts as a failure. */
 export async function test(
@@ -54,9 +27,10 @@ export async function test(
   signal: AbortSignal,
 ): Promise<number> {
   const began = performance.now();
-  const parts = PARTS.filter((p) => options.part === undefined || p === options.part);
+  const known: readonly Part[] = [...PARTS, ...NAMED_PARTS];
+  const parts = options.part === undefined ? PARTS : known.filter((p) => p === options.part);
   if (parts.length === 0)
-    throw new PolydevError('bad_request', `there is no part "${options.part}"; known: ${PARTS.join(', ')}`);
+    throw new PolydevError('bad_request', `there is no part "${options.part}"; known: ${known.join(', ')}`);
 
   if (parts.some((p) => p !== 'check')) {
     if (process.getuid?.() !== 0)
@@ -76,7 +50,11 @@ export async function test(
   for (const part of parts) {
     output.say(`\n── ${part} ──`);
     if (part === 'check') await runChecks(settings, tally, output, signal);
-    else await runSuite(settings, part, codex, tally, output, signal);
+    else if (part === 'kvm') await runKvm(settings, tally, output, signal);
+    else {
+      await runSuite(settings, part, { codex, named: options.part === part }, tally, output, signal);
+      if (part === 'machines') output.result(await machineTable(settings.checkout));
+    }
     if (signal.aborted) break;
   }
   for (const failure of tally.failures) output.say(`\nFAILED ${failure}`);
@@ -85,9 +63,6 @@ export async function test(
   output.result(`polydev: ${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`);
   return tally.failed === 0 && tally.passed > 0 && !signal.aborted ? 0 : 1;
 }
-
-const firstLines = (text: string): string =>
-  stripVTControlCharacters(text).split('\n').slice(0, FAILURE_LINES).join('\n');
 
 const bin = (settings: Settings, name: string) => path.join(settings.checkout, 'node_modules', '.bin', name);
 
@@ -141,7 +116,8 @@ async function mountCodex(settings: Settings, cleanup: AsyncDisposableStack): Pr
 async function runSuite(
   settings: Settings,
   suite: string,
-  codex: string | undefined,
+  /** `named`: only this part was asked for, and it may take its time. */
+  how: { codex: string | undefined; named: boolean },
   tally: Tally,
   output: Output,
   signal: AbortSignal,
@@ -157,7 +133,8 @@ async function runSuite(
   const vitest = [
     bin(settings, 'vitest'),
     'run',
-    `--project=${suite}`,
+    // The table of machines is made of the drivers' contract alone.
+    ...(suite === 'machines' ? ['--project=unit', 'host/drivers/contract.test.ts'] : [`--project=${suite}`]),
     '--reporter=default',
     '--reporter=json',
     `--outputFile.json=${report}`,
@@ -166,43 +143,15 @@ async function runSuite(
     cwd: settings.checkout,
     reject: false,
     stdio: ['ignore', process.stderr, process.stderr],
-    timeout: 3_600_000,
+    timeout: 14_400_000,
     cancelSignal: signal,
     // The tests find the golden image where this command put it, and nothing of the caller's own installation.
     env: {
       POLYDEV_CACHE: settings.cacheDir,
       POLYDEV_OUTER_MOUNTS: await readlink('/proc/self/ns/mnt'),
-      ...(codex === undefined ? {} : { POLYDEV_CODEX: codex }),
+      ...(how.codex === undefined ? {} : { POLYDEV_CODEX: how.codex }),
+      ...(suite === 'crash' && how.named ? { POLYDEV_CRASH: 'all' } : {}),
     },
   });
-  const text = await readFile(report, 'utf8').catch(() => undefined);
-  if (text === undefined) {
-    tally.failed += 1;
-    tally.failures.push(`${suite}: the test runner ended without a report`);
-    return;
-  }
-  const results = VitestReport.parse(JSON.parse(text));
-  tally.passed += results.numPassedTests;
-  tally.failed += results.numFailedTests;
-  tally.skipped += results.numPendingTests + results.numTodoTests;
-  // A file that could not even be loaded has no test that failed.
-  const broken = results.testResults.filter(
-    (f) => f.status === 'failed' && !f.assertionResults.some((a) => a.status === 'failed'),
-  );
-  for (const file of broken) {
-    tally.failures.push(`${path.relative(settings.checkout, file.name)} could not be loaded`);
-  }
-  for (const one of results.testResults.flatMap((f) => f.assertionResults)) {
-    if (one.status !== 'failed') continue;
-    tally.failures.push(`${suite}: ${one.fullName}\n${firstLines(one.failureMessages?.join('\n') ?? '')}`);
-  }
-  tally.failed += broken.length;
-  const skipped = results.testResults.flatMap((f) =>
-    f.assertionResults.filter((a) => a.status === 'pending' || a.status === 'skipped'),
-  );
-  for (const one of skipped) output.say(`skipped: ${one.fullName}`);
-  if (results.numPassedTests + results.numFailedTests === 0) {
-    tally.failed += 1;
-    tally.failures.push(`${suite}: it ran no test`);
-  }
+  await takeReport({ suite, file: report, checkout: settings.checkout }, tally, output);
 }

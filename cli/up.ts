@@ -9,6 +9,7 @@ import { connectApi } from './api.ts';
 import { type Child, superviseChild } from './children.ts';
 import { superviseDatabase } from './database.ts';
 import { ensureImage, ensureVm } from './image.ts';
+import { rememberUp } from './last-up.ts';
 import { endLeftovers } from './leftovers.ts';
 import { readLock, takeLock } from './lock.ts';
 import { formatDuration, type Output } from './output.ts';
@@ -26,7 +27,7 @@ export interface UpOptions {
   readonly uplink: 'nat' | 'none';
   /** Where people reach the dashboard when something stands in front, for example https://polydev.example.org. */
   readonly publicUrl?: string;
-  readonly driver: 'auto' | 'namespace' | 'qemu';
+  readonly driver: 'auto' | 'firecracker' | 'namespace' | 'qemu';
   /** Turns the setting on. */
   readonly keepFailed?: boolean;
 }
@@ -74,6 +75,7 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     await mkdir(settings.dataDir, { recursive: true });
     const lock = await takeLock(settings);
     cleanup.defer(() => lock.release());
+    await rememberUp(settings, options);
     const machines = options.driver === 'qemu' ? [...RUN_PACKAGES, ...VM_PACKAGES] : RUN_PACKAGES;
     await ensurePackages(machines, { install: options.install, output, signal: interrupt.signal });
     const account = await ensureAccount(interrupt.signal);
@@ -83,7 +85,8 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     cleanup.defer(() => removeRunDir(settings.runDir));
     await prepareDirectories(settings, account);
     await ensureImage(settings, { output, signal: interrupt.signal });
-    if (options.driver === 'qemu') await ensureVm(settings, { output, signal: interrupt.signal });
+    if (options.driver === 'qemu' || options.driver === 'firecracker')
+      await ensureVm(settings, { output, signal: interrupt.signal });
     await ensureWeb(settings, { output, signal: interrupt.signal });
     const controller = await startAll(settings, options, account, output, interrupt.signal, cleanup);
     // The commands on this host speak to it directly, whatever stands in front.
@@ -165,6 +168,8 @@ async function startAll(
         imageCacheDir: paths.images,
         uplink: options.uplink,
         driver: options.driver,
+        firecracker: settings.firecracker,
+        jailer: settings.jailer,
         nodePath: process.execPath,
         checkout: settings.checkout,
       }),

@@ -4,7 +4,7 @@
  *
  *   node main.mjs [config file] [state directory] [home of the person]
  */
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import type { Server } from 'node:http';
 import path from 'node:path';
 import { PolydevError } from '../protocol/errors.ts';
@@ -108,9 +108,11 @@ async function listen(
   if ('serial' in where) {
     serveSerial(where, first, log, stopping);
   } else {
+    // Left by an agent that was killed.
+    if ('path' in where) rmSync(where.path, { force: true });
     await new Promise<void>((resolve, reject) => {
       first.once('error', reject);
-      first.listen('fd' in where ? where : { ...where, host: '0.0.0.0' }, () => {
+      first.listen('port' in where ? { ...where, host: '0.0.0.0' } : where, () => {
         first.off('error', reject);
         resolve();
       });

@@ -24,7 +24,12 @@ export const HostConfig = z.strictObject({
   socketUid: z.number().int().min(0),
   imageCacheDir: MountablePath,
   /** What runs machines; `auto` chooses by trying (see drivers/auto.ts). */
-  driver: z.enum(['auto', 'namespace', 'qemu']).default('auto'),
+  driver: z.enum(['auto', 'firecracker', 'namespace', 'qemu']).default('auto'),
+  /** Firecracker's program, and its jailer if that is not beside it; default: where one usually puts them. */
+  firecracker: PlainPath.optional(),
+  jailer: PlainPath.optional(),
+  /** How many times slower than hardware this computer's virtualization is: more than 1 where it is emulated itself. */
+  slowdown: z.number().min(1).max(100).default(1),
   /** `none`: nothing is ever touched in the host's own network, and no machine reaches anything public. */
   uplink: z.enum(['nat', 'none']).default('nat'),
   subnet: z.cidrv4().default(SUBNETS[0]),

@@ -11,6 +11,8 @@ export const VM_MODULES: readonly string[] = [
   'virtio_net',
   'virtio_console',
   'virtio-rng',
+  'virtio_balloon',
+  'vmw_vsock_virtio_transport',
   'erofs',
   'overlay',
 ];

@@ -63,11 +63,12 @@ export const GuestConfig = z.strictObject({
   slowdown: z.number().min(1).optional(),
   /**
    * Where the agent listens: an inherited descriptor (namespace driver), a serial port by its name with the mark of
-   * protocol/channel/ (qemu driver), or the TCP port.
+   * protocol/channel/ (qemu driver), a unix socket that systemd connects to the host (firecracker driver), or the TCP port.
    */
   listen: z.union([
     z.strictObject({ fd: z.number().int() }),
     z.strictObject({ serial: z.string(), mark: z.string().regex(/^[0-9a-f]{32}$/) }),
+    z.strictObject({ path: z.string().startsWith('/') }),
     z.strictObject({ port: z.number().int() }),
   ]),
 });

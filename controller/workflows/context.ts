@@ -11,6 +11,7 @@ import { DEFAULT_DISK_MIB, type Display, type Limits, type MachineKind } from '.
 import { SETTINGS_DEFAULTS, Settings, type SettingsPatch } from '../../protocol/settings.ts';
 import { type AgentClient, createAgentClient } from '../hosts/agent-client.ts';
 import type { HostClient } from '../hosts/host-client.ts';
+import type { Meters } from '../meters.ts';
 import type { Notifications } from '../store/notifications.ts';
 import { readSettings } from '../store/settings.ts';
 import type { Database } from '../store/tables.ts';
@@ -24,6 +25,8 @@ export interface WorkflowSettings {
   readonly bootDeadlineMs: number;
   /** How often the machines of the host are compared with the database. */
   readonly reconcileEveryMs: number;
+  /** A machine that is ready is looked at after so long: at least and at most, by chance. */
+  readonly lookEveryMs: readonly [least: number, most: number];
   /** How long events, audit entries, ended sessions and destroyed machines stay in the database. */
   readonly retentionDays: number;
   /** What is otherwise than SETTINGS_DEFAULTS until an operator changes it. */
@@ -38,6 +41,7 @@ export const DEFAULT_SETTINGS: WorkflowSettings = {
   display: { width: 1280, height: 800 },
   bootDeadlineMs: 60_000,
   reconcileEveryMs: 5_000,
+  lookEveryMs: [15_000, 30_000],
   retentionDays: 90,
   operator: {},
 };
@@ -50,6 +54,7 @@ export interface Context {
   readonly uses: Uses;
   readonly settings: WorkflowSettings;
   readonly log: Logger;
+  readonly meters: Meters;
   /** Fires when this controller shuts down: steps are left where they are, for the next start. */
   readonly closing: AbortSignal;
 }

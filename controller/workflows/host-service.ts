@@ -1,11 +1,13 @@
 /** Hosts as `api/` uses them. One host for now; placement comes with the second. */
+import type { DoctorCheck } from '../../protocol/doctor.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { Hosts } from '../services.ts';
 import { listSeenHosts, recordHost } from '../store/hosts.ts';
 import type { Context } from './context.ts';
 import { poolState } from './pool.ts';
 
-export function createHosts(context: Context): Hosts {
+/** @param ownChecks what only the controller can see; never rejects */
+export function createHosts(context: Context, ownChecks: () => Promise<DoctorCheck[]>): Hosts {
   const { db, host } = context;
   return {
     async list() {
@@ -30,10 +32,19 @@ export function createHosts(context: Context): Hosts {
             diskMiB: none,
             promisedDiskMiB: null,
             evidence: null,
+            load: null,
+            addresses: null,
+            recovered: null,
             pool: await poolState(context, undefined),
           },
         ];
       }
+    },
+    async doctor(id) {
+      if (id !== host.id) throw new PolydevError('not_found', `there is no host ${id}`);
+      const [found, own] = await Promise.all([host.doctor(), ownChecks()]);
+      const checks = [...found.checks, ...own];
+      return { at: found.at, ok: checks.every(({ state }) => state !== 'fail'), checks };
     },
   };
 }

@@ -165,11 +165,11 @@ export const capture: LoginStep = async (context, id) => {
   const machineId = machineOf(row);
   await watched(context, { sessionId: id, machineId }, async (signal) => {
     const { userId, provider, account, realm } = row;
-    const stored = await context.vault.capture(
-      agentOf(context, machineId),
-      { userId, provider, account, realm },
-      id,
-      { signal, onChecked: () => goOn(context, id, 'storing') },
+    const stored = await withRetries(signal, () =>
+      context.vault.capture(agentOf(context, machineId), { userId, provider, account, realm }, id, {
+        signal,
+        onChecked: () => goOn(context, id, 'storing'),
+      }),
     );
     await goOn(context, id, 'installing', { credentialId: stored.credentialId });
   });
@@ -334,7 +334,7 @@ export async function cleanUp(context: Context, id: SessionId): Promise<void> {
 
 /**
  * Follows the login until `until` holds. A broken stream is taken up again; the status is repeated by the agent.
- * @throws the login's own error when it failed; machine_unreachable after ten broken streams in a row
+ * @throws the login's own error when it failed; machine_unreachable when its streams break for half a minute
  */
 async function followLogin(
   context: Context,

@@ -3,7 +3,7 @@ import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import type { AgentClient } from '../hosts/agent-client.ts';
 import { keepEvidence } from '../hosts/keep-evidence.ts';
-import { getMachine } from '../store/machines.ts';
+import { getMachine, recordMachineEvent } from '../store/machines.ts';
 import type { MachineRow } from '../store/tables.ts';
 import { readMachineEvents } from '../store/timeline.ts';
 import { agentOf, type Context, pooledAgentOf } from './context.ts';
@@ -29,7 +29,15 @@ export async function preserve(
       screenshot: options.screenshot && row.kind === 'browser',
       signal: AbortSignal.any([context.closing, AbortSignal.timeout(DEADLINE_MS)]),
     });
-    if (diagnosis !== null) context.log.warn({ machine: id, diagnosis: diagnosis.name }, 'diagnosed');
+    if (diagnosis === null) return;
+    const { name } = diagnosis;
+    context.log.warn({ machine: id, diagnosis: name }, 'diagnosed');
+    context.meters.diagnosed({ name, driver: row.driver, kind: row.kind });
+    await recordMachineEvent(context.db, row, {
+      kind: 'diagnosis',
+      name,
+      detail: options.error?.code ?? null,
+    });
   } catch (error) {
     if (context.closing.aborted) return;
     context.log.warn({ machine: id, code: PolydevError.from(error).code }, 'evidence was not kept');

@@ -2,27 +2,31 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ErrorCode, PolydevError } from '../../protocol/errors.ts';
 
-/** How often something is tried, with about ten seconds of waiting in all: longer than a host service takes to start again. */
-const ATTEMPTS = 10;
+/** How long it is tried: longer than a host service takes to start again on a busy computer. */
+const PATIENCE_MS = 30_000;
+/** Work that went on for as long was not cut off by what broke before it. */
+const LONG_MS = 30_000;
 
 /**
- * Runs `work` until it fails for another reason than one of `codes`, at most ten times in a row. A failure after half a minute
- * of work counts as the first.
+ * Runs `work` until it fails for another reason than one of `codes`, or has failed for half a minute.
+ * @throws the last failure
  */
 export async function withRetries<T>(
   signal: AbortSignal,
   work: () => Promise<T>,
   codes: readonly ErrorCode[] = ['machine_unreachable', 'host_unreachable'],
 ): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
+  let failing: number | undefined;
+  for (let delayMs = 200; ; delayMs = Math.min(delayMs * 2, 1_500)) {
     const began = performance.now();
     try {
       return await work();
     } catch (error) {
       if (signal.aborted || !codes.includes(PolydevError.from(error).code)) throw error;
-      if (performance.now() - began > 30_000) attempt = 0;
-      if (attempt >= ATTEMPTS) throw error;
+      const now = performance.now();
+      if (failing === undefined || now - began > LONG_MS) [failing, delayMs] = [now, 200];
+      if (now - failing > PATIENCE_MS) throw error;
     }
-    await sleep(Math.min(100 * 2 ** attempt, 1_500), undefined, { signal });
+    await sleep(delayMs, undefined, { signal });
   }
 }

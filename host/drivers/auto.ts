@@ -2,18 +2,21 @@
  * Chooses what runs machines. A driver that still runs some is kept; a driver asked for by name is taken, whatever its trial
  * says, so that its problems are seen; `auto` takes the first that really runs a guest here.
  */
-import type { DriverName } from '../../protocol/host.ts';
+import { statSync } from 'node:fs';
 import type { HostConfig } from '../config.ts';
 import type { ImageStore } from '../images/store.ts';
 import { findVmParts } from '../images/vm.ts';
+import { ensureVmlinux } from '../images/vmlinux.ts';
 import type { Network } from '../network/network.ts';
 import type { Leases } from '../system/leases.ts';
 import type { Driver, DriverReport } from './driver.ts';
+import { findFirecracker } from './firecracker/binaries.ts';
+import { FirecrackerDriver } from './firecracker/driver.ts';
 import { diskOwner as rootfsOwner } from './namespace/disk.ts';
 import { NamespaceDriver } from './namespace/driver.ts';
 import { QemuDriver } from './qemu/driver.ts';
 import type { Survivor } from './survivors.ts';
-import { passedBefore, rememberTrial } from './trials.ts';
+import { knownTrial, rememberTrial } from './trials.ts';
 import { diskOwner as imageOwner } from './vm/disk.ts';
 
 /** Who owns the private disk in a machine's folder, whichever driver made it. */
@@ -38,71 +41,111 @@ export interface Choice {
   why: string;
 }
 
-type Known = Extract<DriverName, 'namespace' | 'qemu'>;
-/** `auto` tries them in this order: without hardware virtualization, namespaces are the faster by far. */
-const ORDER: readonly Known[] = ['namespace', 'qemu'];
+/** A driver, and for QEMU how it runs a guest's processor. */
+type Way = 'firecracker' | 'qemu-kvm' | 'namespace' | 'qemu-tcg';
+/** `auto` tries them in this order; by name, QEMU takes hardware virtualization where it really works. */
+const ORDER: readonly Way[] = ['firecracker', 'qemu-kvm', 'namespace', 'qemu-tcg'];
+const driverOf = (way: Way) => (way === 'qemu-kvm' || way === 'qemu-tcg' ? 'qemu' : way);
 
-function create(name: Known, input: ChoiceInput): Driver {
+function create(way: Way, input: ChoiceInput): Driver {
   const { config, images, network, idLeases, machinesFolder, argv } = input;
   const common = { instance: config.instance, machinesFolder, runFolder: config.runDir, network, idLeases };
-  if (name === 'namespace') {
+  if (way === 'namespace') {
     return new NamespaceDriver({ ...common, images, ...(argv === undefined ? {} : { argv }) });
   }
-  const { imageCacheDir: cacheDir, checkout } = config;
+  const { imageCacheDir: cacheDir, checkout, firecracker, jailer, slowdown } = config;
+  const disks = {
+    current: () => images.current(),
+    layerFiles: (id: string) => images.layerFiles(id),
+    vmParts: () => findVmParts({ cacheDir, checkout }),
+  };
+  if (way === 'firecracker') {
+    // It starts only kernels that are not compressed.
+    const vmParts = async () => {
+      const parts = await disks.vmParts();
+      return parts === undefined ? undefined : { ...parts, kernel: await ensureVmlinux(parts.kernel) };
+    };
+    return new FirecrackerDriver({ ...common, firecracker, jailer, slowdown, images: { ...disks, vmParts } });
+  }
   return new QemuDriver({
     ...common,
-    accelerator: 'tcg',
-    images: {
-      current: () => images.current(),
-      layerFiles: (id) => images.layerFiles(id),
-      vmParts: () => findVmParts({ cacheDir, checkout }),
-    },
+    accelerator: way === 'qemu-kvm' ? 'kvm' : 'tcg',
+    slowdown,
+    images: disks,
   });
 }
 
-/** Tries a driver, unless it is the slow one and has passed with this guest on this kernel. */
-async function tried(driver: Driver, input: ChoiceInput, why: string): Promise<Omit<Choice, 'driver'>> {
+/** What a trial's result holds for: another kernel or initramfs, or another Firecracker, is another trial. */
+async function guestOf(way: Way, { config }: ChoiceInput): Promise<string> {
+  const { imageCacheDir: cacheDir, checkout } = config;
+  const parts = (await findVmParts({ cacheDir, checkout }))?.id ?? 'none';
+  if (way !== 'firecracker') return parts;
+  const program = findFirecracker(config.firecracker);
+  return `${parts} ${program} ${program === undefined ? '' : statSync(program).mtimeMs}`;
+}
+
+/** Tries a driver, unless its trial is known. One that failed is tried again when it was asked for and nothing can replace it. */
+async function tried(
+  way: Way,
+  driver: Driver,
+  input: ChoiceInput,
+  why: string,
+): Promise<Omit<Choice, 'driver'>> {
   const { config, signal } = input;
-  if (driver.name !== 'qemu') return { report: await driver.probe(signal), why };
-  const { imageCacheDir: cacheDir, checkout, dataDir } = config;
-  const guest = (await findVmParts({ cacheDir, checkout }))?.id ?? 'none';
-  const before = await passedBefore(dataDir, 'qemu', guest);
-  if (before !== undefined) {
-    const report: DriverReport = { driver: 'qemu', ok: true, problems: [], ms: 0 };
-    return { report, why: `${why}; its trial passed on this kernel at ${before}` };
+  if (way === 'namespace') return { report: await driver.probe(signal), why };
+  const guest = await guestOf(way, input);
+  const known = await knownTrial(config.dataDir, way, guest);
+  const replaceable = config.driver === 'auto' || way === 'qemu-kvm';
+  if (known !== undefined && (known.problems.length === 0 || replaceable)) {
+    const { problems, at } = known;
+    const ok = problems.length === 0;
+    const report: DriverReport = { driver: driver.name, ok, problems, ms: 0 };
+    return { report, why: `${why}; its trial ${ok ? 'passed' : 'failed'} on this kernel at ${at}` };
   }
   const report = await driver.probe(signal);
-  await rememberTrial(dataDir, report, guest);
+  await rememberTrial(config.dataDir, way, report, guest);
   return { report, why };
+}
+
+/** The driver of machines that run: no trial could say more, and they wait for us. */
+async function keep(input: ChoiceInput): Promise<Choice | undefined> {
+  const kept = ORDER.filter((way) => input.running.some(({ driver }) => driver === driverOf(way)));
+  const [first] = kept;
+  if (first === undefined) return undefined;
+  const passed = await Promise.all(
+    kept.map(async (way) => {
+      const known = await knownTrial(input.config.dataDir, way, await guestOf(way, input));
+      return known?.problems.length === 0 ? [way] : [];
+    }),
+  );
+  const way = passed.flat()[0] ?? kept.at(-1) ?? first;
+  const report: DriverReport = { driver: driverOf(way), ok: true, problems: [], ms: 0 };
+  return { driver: create(way, input), report, why: 'machines of an earlier host service run in it' };
 }
 
 /** Never throws for a driver that does not work: its report says so. */
 export async function chooseDriver(input: ChoiceInput): Promise<Choice> {
-  const { config, running } = input;
-  const kept = ORDER.find((name) => running.some(({ driver }) => driver === name));
-  const asked = kept ?? (config.driver === 'auto' ? undefined : config.driver);
-  if (asked !== undefined) {
-    const driver = create(asked, input);
-    if (kept === undefined) return { driver, ...(await tried(driver, input, 'asked for')) };
-    // Its guests run: no trial could say more, and they wait for us.
-    const report: DriverReport = { driver: asked, ok: true, problems: [], ms: 0 };
-    return { driver, report, why: 'machines of an earlier host service run in it' };
-  }
-  let first: Choice | undefined;
+  const { config } = input;
+  const kept = await keep(input);
+  if (kept !== undefined) return kept;
+  const asked = config.driver;
+  const ways = asked === 'auto' ? ORDER : ORDER.filter((way) => driverOf(way) === asked);
   const failures: string[] = [];
-  for (const name of ORDER) {
-    const driver = create(name, input);
-    const why = ['it runs a guest here', ...failures].join('; ');
-    const choice = { driver, ...(await tried(driver, input, why)) };
-    const { report } = choice;
-    if (report.ok) {
-      await first?.driver[Symbol.asyncDispose]();
-      return choice;
-    }
-    failures.push(...report.problems);
-    if (first === undefined) first = choice;
-    else await driver[Symbol.asyncDispose]();
+  let last: Choice | undefined;
+  for (const way of ways) {
+    const driver = create(way, input);
+    const reason = asked === 'auto' ? `it runs a guest here (${way})` : `asked for (${way})`;
+    const choice = { driver, ...(await tried(way, driver, input, [reason, ...failures].join('; '))) };
+    await last?.driver[Symbol.asyncDispose]();
+    if (choice.report.ok) return choice;
+    failures.push(...choice.report.problems);
+    last = choice;
   }
-  if (first === undefined) throw new Error('there is no driver');
-  return { ...first, why: `none runs a guest here: ${failures.join('; ')}` };
+  if (last === undefined) throw new Error('there is no driver');
+  if (asked !== 'auto') return { ...last, report: { ...last.report, problems: failures } };
+  // None works: namespaces need the least, and their problems are the ones to mend.
+  await last.driver[Symbol.asyncDispose]();
+  const driver = create('namespace', input);
+  const report: DriverReport = { driver: 'namespace', ok: false, problems: failures, ms: 0 };
+  return { driver, report, why: `none runs a guest here: ${failures.join('; ')}` };
 }

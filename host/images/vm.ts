@@ -90,7 +90,14 @@ export async function ensureVmParts(options: VmBuildOptions): Promise<VmParts> {
   await mkdir(scratch, { recursive: true, mode: 0o755 });
   try {
     progress('fetching the kernel');
-    const root = await unpackPackages({ scratch, suite, mirror, signal, log });
+    const root = await unpackPackages({
+      packages: Object.values(VM_PACKAGES),
+      scratch,
+      suite,
+      mirror,
+      signal,
+      log,
+    });
     progress('packing the initramfs');
     const release = await kernelRelease(root);
     const finished = path.join(scratch, 'finished');
@@ -109,15 +116,16 @@ export async function ensureVmParts(options: VmBuildOptions): Promise<VmParts> {
   return made;
 }
 
-/** Unpacks the packages, without installing them, from the same sources as the image. */
-async function unpackPackages(options: {
+/** Unpacks packages, without installing them, from the same sources as the image; the folder they are in. */
+export async function unpackPackages(options: {
+  packages: readonly string[];
   scratch: string;
   suite: string;
   mirror: string | undefined;
   signal: AbortSignal;
   log: (line: string) => void;
 }): Promise<string> {
-  const { scratch, suite, mirror, signal, log } = options;
+  const { packages, scratch, suite, mirror, signal, log } = options;
   const root = path.join(scratch, 'root');
   const sources = path.join(scratch, 'sources.list');
   const lines = await imageSources({ suite, mirror });
@@ -131,7 +139,7 @@ async function unpackPackages(options: {
       '--architectures=amd64',
       '--aptopt=Apt::Install-Recommends "false"',
       '--aptopt=Acquire::Retries "3"',
-      `--include=${Object.values(VM_PACKAGES).join(',')}`,
+      `--include=${packages.join(',')}`,
       suite,
       root,
       sources,
@@ -147,7 +155,8 @@ async function unpackPackages(options: {
   return root;
 }
 
-async function kernelRelease(root: string): Promise<string> {
+/** The release of the one kernel below `root`. Throws `image_build_failed`. */
+export async function kernelRelease(root: string): Promise<string> {
   const names = await readdir(path.join(root, 'boot'));
   const releases = names.flatMap((name) => /^vmlinuz-(.+)$/.exec(name)?.[1] ?? []);
   const [release] = releases;
@@ -175,8 +184,11 @@ export function moduleNeeds(content: Buffer): string[] {
     .filter((name) => name !== '');
 }
 
-/** The wanted modules and all they need, in an order in which each can be loaded. */
-async function loadModules(tree: string): Promise<{ name: string; content: Buffer }[]> {
+/** The wanted modules and all they need, in an order in which each can be loaded. Throws `image_build_failed`. */
+export async function loadModules(
+  tree: string,
+  wantedNames: readonly string[],
+): Promise<{ name: string; content: Buffer }[]> {
   const files = new Map<string, string>();
   for (const file of await readdir(tree, { recursive: true })) {
     const name = /([^/]+)\.ko$/.exec(file)?.[1];
@@ -197,13 +209,13 @@ async function loadModules(tree: string): Promise<{ name: string; content: Buffe
     for (const needed of moduleNeeds(content)) await load(needed, [...path_, name]);
     loaded.set(name, content);
   };
-  for (const name of VM_MODULES) await load(name, []);
+  for (const name of wantedNames) await load(name, []);
   return Array.from(loaded, ([name, content]) => ({ name, content }));
 }
 
 async function initramfs(root: string, release: string, checkout: string): Promise<CpioEntry[]> {
   // Debian 12 keeps modules below /lib; a merged /usr makes that the same place.
-  const modules = await loadModules(path.join(root, 'lib/modules', release, 'kernel'));
+  const modules = await loadModules(path.join(root, 'lib/modules', release, 'kernel'), VM_MODULES);
   const folders = ['bin', 'modules', 'proc', 'sys', 'dev', 'run', 'disk', 'layers', 'root'];
   return [
     ...folders.map(cpioFolder),

@@ -22,13 +22,16 @@ import {
   macOf,
   namespacePath,
   namespacePrefix,
+  parseAddress,
   planSubnet,
+  portName,
   routerNamespace,
 } from './addresses.ts';
 import { forwardingConfig, hostResolvers, startDns } from './dns.ts';
+import { Glance } from './glance.ts';
 import { type Idp, reclaimIdp, startIdp } from './idp.ts';
-import { inspectNetwork } from './inspect.ts';
-import { closeMachinePort, openMachinePort, openMachineTap } from './port.ts';
+import { inspectNetwork, type NetworkPlace } from './inspect.ts';
+import { closeMachinePort, joinMachineTap, openMachinePort, openMachineTap, openNamedTap } from './port.ts';
 import { buildRouter, endRouterProcesses, removeNamespace, removeRouter } from './router.ts';
 import type { Service } from './service.ts';
 import { hostRoutes, openUplink, removeUplink } from './uplink.ts';
@@ -77,6 +80,7 @@ export class Network implements AsyncDisposable {
   readonly #leases: Leases;
   readonly #addresses = new Map<MachineId, string>();
   readonly #testMachines = new Set<MachineId>();
+  readonly #glance = new Glance();
   #cursor: number;
   #dns: Service | undefined;
   #idp: Idp | undefined;
@@ -237,18 +241,42 @@ export class Network implements AsyncDisposable {
     }
   }
 
+  /**
+   * The same for a hypervisor that opens its link by name, as the user `owner`: connectNamedTap() follows once it did.
+   * `wanted`: the address of a guest that has one already; `addresses_exhausted` when another machine has it now.
+   */
+  async attachNamedTap(
+    id: MachineId,
+    realm: Realm,
+    options: { owner: number; wanted?: string | undefined },
+    signal: AbortSignal,
+  ): Promise<Attachment & { tap: string }> {
+    const { owner, wanted } = options;
+    const open = () => openNamedTap(this.#settings.instance, id, owner, signal);
+    const { namespace, address, tap } = await this.#attach(id, realm, signal, open, wanted);
+    return { ...this.#describe(id, namespace, address), tap };
+  }
+
+  /** Throws `network_setup_failed`. */
+  async connectNamedTap(id: MachineId, realm: Realm, signal: AbortSignal): Promise<void> {
+    const address = this.#addresses.get(id);
+    if (address === undefined) throw new PolydevError('network_setup_failed', `${id} has no address`);
+    await joinMachineTap(this.#settings.instance, { id, realm, address }, signal);
+  }
+
   async #attach<T>(
     id: MachineId,
     realm: Realm,
     signal: AbortSignal,
     open: (address: string) => Promise<T>,
+    wanted?: string,
   ): Promise<T & { address: string }> {
     const { instance } = this.#settings;
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.detach(id));
     if (existsSync(namespacePath(machineNamespace(instance, id)))) await this.detach(id);
     if (realm === 'test') this.#testMachines.add(id);
-    const address = await this.#claim(id);
+    const address = await this.#claim(id, wanted);
     // Both are awaited even when one fails, so that undoing never runs beside doing.
     const opening = open(address);
     const meeting = realm === 'test' ? this.#needIdp(signal) : Promise.resolve();
@@ -259,8 +287,15 @@ export class Network implements AsyncDisposable {
     return { ...opened, address };
   }
 
-  async #claim(id: MachineId): Promise<string> {
+  async #claim(id: MachineId, wanted: string | undefined): Promise<string> {
     const { firstMachine, lastMachine } = this.plan;
+    if (wanted !== undefined) {
+      if (!(await this.#leases.claim(parseAddress(wanted), id))) {
+        throw new PolydevError('addresses_exhausted', `another machine has ${wanted} now`);
+      }
+      this.#addresses.set(id, wanted);
+      return wanted;
+    }
     // Round and round, so that an address rests as long as possible before its next owner.
     for (let tried = 0; tried <= lastMachine - firstMachine; tried++) {
       const number = this.#cursor;
@@ -275,22 +310,35 @@ export class Network implements AsyncDisposable {
 
   /** What is so of a machine's network now; also of one that has none. */
   async inspect(id: MachineId, realm: Realm, active: boolean): Promise<NetworkFacts> {
+    return inspectNetwork(await this.#placeOf(id, realm), active);
+  }
+
+  /** The same, cheaply: what all machines share is looked up for all of them. */
+  async glance(id: MachineId, realm: Realm): Promise<NetworkFacts> {
+    return this.#glance.look(await this.#placeOf(id, realm));
+  }
+
+  /** Addresses for machines: how many are taken, of how many. */
+  async addresses(): Promise<NetworkFacts['leases']> {
+    const { firstMachine, lastMachine } = this.plan;
+    return { held: (await this.#leases.list()).length, size: lastMachine - firstMachine + 1 };
+  }
+
+  async #placeOf(id: MachineId, realm: Realm): Promise<NetworkPlace> {
     const { instance, idp } = this.#settings;
-    const { firstMachine, lastMachine, gateway } = this.plan;
-    return inspectNetwork(
-      {
-        namespace: machineNamespace(instance, id),
-        namespaces: (await instanceNamespaces(instance)).filter(
-          (name) => name !== routerNamespace(instance) && name !== idpNamespace(instance),
-        ),
-        address: this.#addresses.get(id),
-        leases: { held: (await this.#leases.list()).length, size: lastMachine - firstMachine + 1 },
-        resolver: realm === 'test' ? this.plan.idp : gateway,
-        provider: realm === 'test' ? this.plan.idp : undefined,
-        nodePath: idp.nodePath,
-      },
-      active,
-    );
+    return {
+      namespace: machineNamespace(instance, id),
+      router: namespacePath(routerNamespace(instance)),
+      port: portName(id),
+      namespaces: (await instanceNamespaces(instance)).filter(
+        (name) => name !== routerNamespace(instance) && name !== idpNamespace(instance),
+      ),
+      address: this.#addresses.get(id),
+      leases: await this.addresses(),
+      resolver: realm === 'test' ? this.plan.idp : this.plan.gateway,
+      provider: realm === 'test' ? this.plan.idp : undefined,
+      nodePath: idp.nodePath,
+    };
   }
 
   /** Takes everything back. Idempotent; its processes must be gone. */

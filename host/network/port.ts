@@ -70,45 +70,84 @@ export async function openMachinePort(
   return namespacePath(name);
 }
 
+interface TapPort {
+  id: MachineId;
+  realm: Realm;
+  address: string;
+}
+
+/** Connects the TAP interface that is in the router to its bridge, and opens its port. */
+async function connectTap(instance: string, machine: TapPort, signal: AbortSignal): Promise<void> {
+  const { id, realm, address } = machine;
+  const port = portName(id);
+  const netns = namespacePath(routerNamespace(instance));
+  await run(['ip', '-batch', '-'], {
+    netns,
+    input: [
+      `link set ${port} master br0 addrgenmode none`,
+      `link set ${port} type bridge_slave isolated on`,
+      `link set ${port} up`,
+      `neigh replace ${address} lladdr ${macOf(address)} dev br0 nud permanent`,
+      '',
+    ].join('\n'),
+    failure,
+    signal,
+  });
+  await run(['nft', '-f', '-'], { netns, input: openPort({ name: port, address, realm }), failure, signal });
+}
+
 /**
  * The same for a virtual machine: its link is a TAP interface on the bridge, known to the hypervisor as a descriptor only.
  * The namespace stays empty; the hypervisor runs in it and sees no network. The caller closes `tap`.
  */
 export async function openMachineTap(
   instance: string,
-  machine: { id: MachineId; realm: Realm; address: string },
+  machine: TapPort,
   signal: AbortSignal,
 ): Promise<{ namespace: string; tap: number }> {
-  const { id, realm, address } = machine;
-  const name = machineNamespace(instance, id);
-  const port = portName(id);
+  const name = machineNamespace(instance, machine.id);
   const router = namespacePath(routerNamespace(instance));
-  const tap = inNetworkNamespace(router, () => openTap(port));
+  const tap = inNetworkNamespace(router, () => openTap(portName(machine.id)));
   try {
-    await run(['ip', '-batch', '-'], {
-      netns: router,
-      input: [
-        `netns add ${name}`,
-        `link set ${port} master br0 addrgenmode none`,
-        `link set ${port} type bridge_slave isolated on`,
-        `link set ${port} up`,
-        `neigh replace ${address} lladdr ${macOf(address)} dev br0 nud permanent`,
-        '',
-      ].join('\n'),
-      failure,
-      signal,
-    });
-    await run(['nft', '-f', '-'], {
-      netns: router,
-      input: openPort({ name: port, address, realm }),
-      failure,
-      signal,
-    });
+    await run(['ip', 'netns', 'add', name], { netns: router, failure, signal });
+    await connectTap(instance, machine, signal);
     return { namespace: namespacePath(name), tap };
   } catch (error) {
     closeSync(tap);
     throw error;
   }
+}
+
+/**
+ * The same for a hypervisor that opens its TAP interface by name, as the user `owner`: it is in the namespace until it was
+ * opened, and goes to the router then (joinMachineTap), which an open one survives. The namespace is empty from then on.
+ */
+export async function openNamedTap(
+  instance: string,
+  id: MachineId,
+  owner: number,
+  signal: AbortSignal,
+): Promise<{ namespace: string; tap: string }> {
+  const name = machineNamespace(instance, id);
+  const tap = portName(id);
+  const netns = namespacePath(routerNamespace(instance));
+  await run(['ip', 'netns', 'add', name], { netns, failure, signal });
+  await run(['ip', 'tuntap', 'add', 'dev', tap, 'mode', 'tap', 'user', String(owner), 'vnet_hdr'], {
+    netns: namespacePath(name),
+    failure,
+    signal,
+  });
+  return { namespace: namespacePath(name), tap };
+}
+
+/** Moves the opened TAP interface of openNamedTap to the router and opens its port. */
+export async function joinMachineTap(instance: string, machine: TapPort, signal: AbortSignal): Promise<void> {
+  await run(['ip', 'link', 'set', portName(machine.id), 'netns', routerNamespace(instance)], {
+    netns: namespacePath(machineNamespace(instance, machine.id)),
+    failure,
+    signal,
+  });
+  await connectTap(instance, machine, signal);
 }
 
 /**

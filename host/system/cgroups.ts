@@ -7,13 +7,14 @@ import { identify, type ProcessIdentity } from './processes.ts';
 
 const ROOT = '/sys/fs/cgroup';
 
+/** Which version limits memory, processors and processes here. */
+export const cgroupVersion = (): 1 | 2 => (existsSync(join(ROOT, 'cgroup.controllers')) ? 2 : 1);
+
 export const cgroupOfInstance = (instance: string): string => `/polydev-${instance}`;
 
 /** The folders that hierarchies have for a path; those that exist. */
 export function cgroupFolders(path: string): string[] {
-  const trees = existsSync(join(ROOT, 'cgroup.controllers'))
-    ? [ROOT]
-    : readdirSync(ROOT).map((name) => join(ROOT, name));
+  const trees = cgroupVersion() === 2 ? [ROOT] : readdirSync(ROOT).map((name) => join(ROOT, name));
   return trees.map((tree) => join(tree, path)).filter((folder) => existsSync(folder));
 }
 
@@ -89,7 +90,7 @@ const CPU_PERIOD_US = 100_000;
 export function makeCgroup(path: string, limits: CgroupLimits): void {
   const { memoryBytes, cpus, pids } = limits;
   const quota = Math.round(cpus * CPU_PERIOD_US);
-  if (existsSync(join(ROOT, 'cgroup.controllers'))) {
+  if (cgroupVersion() === 2) {
     // Version 2: each folder above has to pass the controllers on.
     let folder = ROOT;
     for (const name of path.split('/').filter(Boolean)) {

@@ -81,6 +81,12 @@ export function bindReadOnly(source: string, target: string): void {
   );
 }
 
+/** Passes no mounts below `target` on to other views of it, and takes none from them. */
+export function makePrivate(target: string): void {
+  const MS_PRIVATE = 1 << 18;
+  check(cMount('none', target, null, MS_PRIVATE, null), 'mount --make-private', target);
+}
+
 const MNT_DETACH = 2;
 const UMOUNT_NOFOLLOW = 8;
 

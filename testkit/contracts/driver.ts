@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type AgentClient, createAgentClient } from '../../controller/hosts/agent-client.ts';
 import { createHostClient, type HostClient } from '../../controller/hosts/host-client.ts';
+import { wake } from '../../controller/hosts/wake.ts';
 import type { HostConfig } from '../../host/config.ts';
 import { auditSettled } from '../../host/leaks.ts';
 import { cgroupOfInstance, cgroupProcesses } from '../../host/system/cgroups.ts';
@@ -26,6 +27,10 @@ export interface DriverContract {
   checkout: string;
   /** Milliseconds that a machine may take until its agent is ready. */
   bootMs: number;
+  /** How many times longer than usual the host may take to answer; default 1. */
+  patience?: number;
+  /** Whether its machines hibernate. */
+  hibernates: boolean;
 }
 
 export function driverContract(contract: DriverContract): void {
@@ -52,7 +57,7 @@ export function driverContract(contract: DriverContract): void {
       const argv = [script, JSON.stringify({ ...bench.config, driver: name })];
       child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
       if (child.stdout === null) throw new Error('no output');
-      await once(child.stdout, 'data', { signal: AbortSignal.timeout(60_000) });
+      await once(child.stdout, 'data', { signal: AbortSignal.timeout(bootMs) });
     };
     const end = async (signal: NodeJS.Signals): Promise<void> => {
       if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
@@ -68,7 +73,8 @@ export function driverContract(contract: DriverContract): void {
         if (health?.failure != null) throw new Error(health.failure.message);
         if (signal.aborted) throw new Error(`not ready; console:\n${await host.console(spec.id)}`);
         expect((await host.get(spec.id))?.state).toBe('running');
-        await new Promise((resolve) => setTimeout(resolve, 100));
+        // Asking takes the computer's time, too: an emulated one would do little else.
+        await new Promise((resolve) => setTimeout(resolve, 100 * (contract.patience ?? 1)));
       }
     };
     /** Runs a command as the person; everything it printed. */
@@ -88,7 +94,7 @@ export function driverContract(contract: DriverContract): void {
     beforeAll(async () => {
       bench = contract.bench();
       await serve();
-      host = createHostClient(bench.config.socketPath);
+      host = createHostClient(bench.config.socketPath, undefined, contract.patience);
       agent = createAgentClient(host, spec.id, token);
     });
     afterAll(async () => {
@@ -179,6 +185,25 @@ export function driverContract(contract: DriverContract): void {
       expect((await exec('sh', '-c', 'echo mark > ~/mark && echo written')).text).toBe('written\n');
       expect(await host.console(spec.id)).toContain('listening after');
     });
+
+    it.skipIf(!contract.hibernates)(
+      'lets a guest sleep and go on where it was, also after the host service was killed meanwhile (needs hibernation)',
+      async () => {
+        const running = await exec('sh', '-c', 'cat /proc/sys/kernel/random/boot_id; cat /proc/uptime');
+        expect(await host.hibernate(spec.id)).toMatchObject({ state: 'hibernated' });
+        expect(await host.hibernate(spec.id)).toMatchObject({ state: 'hibernated' });
+        await end('SIGKILL');
+        await serve();
+        expect(await host.get(spec.id)).toMatchObject({ state: 'hibernated' });
+        expect(await host.resume(spec.id)).toMatchObject({ state: 'running' });
+        // Sets the guest's clock and gives it new entropy; throws unless the clock is right then.
+        await wake(agent, AbortSignal.timeout(bootMs));
+        const again = await exec('sh', '-c', 'cat /proc/sys/kernel/random/boot_id; cat ~/mark');
+        const [boot] = running.text.split('\n');
+        expect(again.text).toBe(`${boot}\nmark\n`);
+        expect((await agent.health()).uptimeMs).toBeGreaterThan(0);
+      },
+    );
 
     it('stops a machine in order and starts it again on its disk', async () => {
       expect(await host.stop(spec.id)).toMatchObject({ state: 'stopped' });

@@ -20,6 +20,9 @@ import type { ProviderId } from '../../protocol/ids.ts';
 import { type Checkpoint, checklist, type MachineSpec } from '../../protocol/machine.ts';
 import { providers } from '../../providers/index.ts';
 
+/** What images are verified with, as the fake host says. */
+export const AGENT_VERSION = '1.2.3+fake';
+
 /** What the fake does; a test changes it before the machine is started. */
 export interface AgentBehaviour {
   /** The boot stops after this checkpoint without a word. */
@@ -33,6 +36,10 @@ export interface AgentBehaviour {
   verify: { output: string; code: number };
   /** What it says that the login page is; default: the provider's. */
   loginUrl?: string;
+  /** What it says that it is; default AGENT_VERSION. */
+  version?: string;
+  /** What went wrong after it was ready, as `/health` says it. */
+  failure?: ErrorReport | undefined;
   /** Credential files cannot be deleted. */
   deleteFailure?: boolean;
 }
@@ -159,6 +166,12 @@ export class FakeAgent {
       return this.#credentials('codex', `${request.method}${files ?? ''}`, body, response);
     }
     switch (route) {
+      case 'GET /health': {
+        const { failure, version = AGENT_VERSION } = this.#behaviour;
+        const { id: machineId, kind } = this.#spec;
+        const said = { version, machineId, kind, uptimeMs: 1000, stamps: [], ready: failure === undefined };
+        return void json({ ...said, failure: failure ?? null });
+      }
       case 'GET /v1/log':
         return void response.end('a line of the agent\n');
       case 'POST /v1/woke': {

@@ -29,6 +29,7 @@ const ALLOWED: Readonly<Record<string, { folders: readonly string[]; packages: r
       packages: 'any',
     },
     'host/drivers/qemu': { folders: ['protocol', 'host'], packages: 'any' },
+    'host/drivers/firecracker': { folders: ['protocol', 'host'], packages: 'any' },
     // Shared by the drivers of virtual machines.
     'host/drivers/vm': { folders: ['protocol', 'host'], packages: 'any' },
     controller: { folders: ['protocol', 'providers'], packages: 'any' },
@@ -43,8 +44,10 @@ const ALLOWED: Readonly<Record<string, { folders: readonly string[]; packages: r
         'images',
         'host/config.ts',
         'controller/store/embedded.ts',
+        'controller/store/database.ts',
         'web/build.ts',
         'testkit/person',
+        'testkit/kvm-bench',
         'testkit/idp/people.ts',
         'bench',
       ],

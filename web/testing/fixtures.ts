@@ -3,6 +3,7 @@
  * and a real browser. Every object goes through the protocol's schemas, so it cannot drift from the contract.
  */
 import { Credential, Host, Machine, Provider, Session, type TimelineEvent } from '../../protocol/api.ts';
+import { type CheckState, DoctorReport } from '../../protocol/doctor.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { newCredentialId, newMachineId, newSessionId, UserId } from '../../protocol/ids.ts';
 import { machineActions, type SessionState, sessionActions } from '../../protocol/lifecycles.ts';
@@ -78,6 +79,7 @@ export function fixtures(now = Date.now()) {
         { checkpoint: 'provider', at: iso(now - 12 * 24 * HOUR + 402) },
       ],
       error: null,
+      health: { state: 'healthy', since: iso(now - 12 * 24 * HOUR + 20_000), diagnosis: null },
       actions: [...machineActions('cli', 'ready')],
     }),
     Machine.parse({
@@ -100,6 +102,7 @@ export function fixtures(now = Date.now()) {
         { checkpoint: 'agent', at: iso(failedAt + 322) },
       ],
       error: stalled,
+      health: null,
       actions: [...machineActions('browser', 'failed')],
     }),
   ];
@@ -157,6 +160,9 @@ export function fixtures(now = Date.now()) {
       promisedDiskMiB: { used: 18_432, allowed: 404_000 },
       pool: { wanted: 2, ready: 1, starting: 1, problem: null },
       evidence: { machines: 12, mib: 9, maxMachines: 200, maxMib: 512 },
+      load: { one: 0.5, cpus: 8 },
+      addresses: { used: 2, size: 61 },
+      recovered: { adopted: 0, ended: 0 },
     }),
     Host.parse({
       id: 'host-2',
@@ -170,10 +176,46 @@ export function fixtures(now = Date.now()) {
       promisedDiskMiB: { used: 0, allowed: 160_000 },
       pool: { wanted: 0, ready: 0, starting: 0, problem: null },
       evidence: { machines: 0, mib: 0, maxMachines: 200, maxMib: 512 },
+      load: { one: 0.1, cpus: 4 },
+      addresses: { used: 0, size: 61 },
+      recovered: { adopted: 0, ended: 0 },
     }),
   ];
 
+  const check = (name: string, state: CheckState, evidence: string, remedy: string | null = null) => ({
+    name,
+    state,
+    evidence,
+    remedy,
+  });
+  const doctor = (id: string): DoctorReport => {
+    const checks = [
+      check('root', 'ok', 'runs as root'),
+      check('kernel', 'ok', '6.12.9'),
+      check('memory', 'ok', '11204 of 15990 MiB are available'),
+      ...(id === 'host-1'
+        ? []
+        : [
+            check(
+              'kvm',
+              'warn',
+              'forbidden: /dev/kvm does not open (EACCES)',
+              'chmod 0660 /dev/kvm; chown root:kvm /dev/kvm',
+            ),
+            check('image', 'fail', 'there is none in /var/cache/polydev/images', './polydev image build'),
+          ]),
+      check(
+        'hypervisor',
+        'ok',
+        'not installed; only virtual machines need it',
+        'apt-get install qemu-system-x86',
+      ),
+    ];
+    return DoctorReport.parse({ at: iso(now), ok: id === 'host-1', checks });
+  };
+
   return {
+    doctor,
     settings: { ...SETTINGS_DEFAULTS, keepFailed: true },
     credentials: [credential],
     machines,

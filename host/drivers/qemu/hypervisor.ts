@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { type CgroupLimits, joinCgroup, makeCgroup } from '../../system/cgroups.ts';
-import { spawnIn } from '../../system/command.ts';
+import { spawnIn, unprivileged } from '../../system/command.ts';
 import { identify, type ProcessIdentity } from '../../system/processes.ts';
 import type { WaitStatus } from '../../system/syscalls.ts';
 import { Qmp } from './qmp.ts';
@@ -15,6 +15,8 @@ export interface HypervisorStart {
   /** Descriptor for what it says itself. */
   output: number;
   uid: number;
+  /** A group besides, for the right to a device. */
+  group?: number | undefined;
   netns: string;
   cgroup: string;
   limits: CgroupLimits;
@@ -26,16 +28,14 @@ export interface Hypervisor {
   exited: Promise<WaitStatus>;
 }
 
-const unprivileged = (uid: number): string[] => [
-  ...['setpriv', '--reuid', String(uid), '--regid', String(uid), '--clear-groups', '--no-new-privs'],
-  ...['--inh-caps', '-all', '--ambient-caps', '-all', '--bounding-set', '-all', '--'],
-];
+/** From a hypervisor's closed sockets to its end. */
+const LAST_WORDS_MS = 500;
 
 /** Spawns it; `exited` never rejects. Throws `machine_start_failed`. */
 export async function spawnHypervisor(start: Omit<HypervisorStart, 'qmpPath'>): Promise<Hypervisor> {
-  const { argv, inherit, output, uid, netns, cgroup, limits } = start;
+  const { argv, inherit, output, uid, group, netns, cgroup, limits } = start;
   makeCgroup(cgroup, limits);
-  const child = spawnIn(netns, [...unprivileged(uid), ...argv], {
+  const child = spawnIn(netns, [...unprivileged(uid, group), ...argv], {
     stdio: ['ignore', output, output, ...inherit],
     cwd: '/',
     detached: true, // a machine outlives the host service
@@ -76,7 +76,12 @@ export async function startHypervisor(start: HypervisorStart, signal: AbortSigna
       await sleep(50);
     }
   })();
-  asked.catch(() => undefined);
-  await Promise.race([asked, ended]);
+  try {
+    await Promise.race([asked, ended]);
+  } catch (error) {
+    // Its end often shows first as a broken connection; how it ended says more.
+    await Promise.race([ended, sleep(LAST_WORDS_MS)]);
+    throw error;
+  }
   return hypervisor;
 }

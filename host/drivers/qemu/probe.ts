@@ -11,6 +11,7 @@ import type { Leases } from '../../system/leases.ts';
 import { endProcess } from '../../system/processes.ts';
 import type { DriverReport } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
+import { KVM_UNUSABLE, kvmGroup, openKvm } from '../vm/kvm.ts';
 import { type Accelerator, baseArguments, kernelArguments, TRANSLATION_MIB } from './args.ts';
 import { spawnHypervisor } from './hypervisor.ts';
 
@@ -23,6 +24,8 @@ export interface ProbeParts {
   instance: string;
   runFolder: string;
   accelerator: Accelerator;
+  /** Of hardware virtualization on this computer; 1 but where it is emulated. */
+  slowdown: number;
   idLeases: Leases;
   /** Paths of kernel and initramfs; undefined when they were not made. */
   parts: () => Promise<{ kernel: string; initrd: string } | undefined>;
@@ -33,14 +36,17 @@ export async function probe(options: ProbeParts, signal: AbortSignal): Promise<D
   const begin = performance.now();
   const problems: string[] = [];
   let step = 'preparation';
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS[options.accelerator])]);
+  const timeoutMs = DEADLINE_MS[options.accelerator] * (options.accelerator === 'kvm' ? options.slowdown : 1);
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
   try {
     await trial(options, limit, (name) => {
       step = name;
     });
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    problems.push(`qemu: ${step}: ${limit.aborted ? 'not done in time' : why}`);
+    const text = limit.aborted ? `not done after ${timeoutMs} ms` : why;
+    if (limit.aborted && step === 'smallest guest' && options.accelerator === 'kvm') step = KVM_UNUSABLE;
+    problems.push(`qemu (${options.accelerator}): ${step}: ${text}`);
   }
   return { driver: 'qemu', ok: problems.length === 0, problems, ms: Math.round(performance.now() - begin) };
 }
@@ -65,6 +71,10 @@ async function trial(
   at('kernel and initramfs');
   const found = await parts();
   if (found === undefined) throw new Error('they are not there: ./polydev image build --vm makes them');
+  if (accelerator === 'kvm') {
+    at('KVM');
+    openKvm();
+  }
   await mkdir(folder, { recursive: true, mode: 0o711 });
   at('ids');
   const uid = await claimIds(idLeases, folder, undefined);
@@ -92,6 +102,7 @@ async function trial(
     inherit,
     output: open(log, 'a'),
     uid,
+    group: accelerator === 'kvm' ? kvmGroup() : undefined,
     netns: namespacePath(netns),
     cgroup,
     limits: { memoryBytes: (MEMORY_MIB + TRANSLATION_MIB + 128) * MIB, cpus: 1, pids: 64 },

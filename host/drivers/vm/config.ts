@@ -4,6 +4,10 @@ import type { GuestConfig, MachineSpec } from '../../../protocol/machine.ts';
 import type { Attachment } from '../../network/network.ts';
 import { type TarFile, tar } from './tar.ts';
 import { maskFiles } from './units.ts';
+import { witnessFiles } from './witness.ts';
+
+/** By then the agent of a quiet host answers, and a look costs it nothing; of the start of the guest's kernel. */
+const WITNESS_SECONDS = 15;
 
 /** As the guest calls itself. */
 export const hostnameOf = (id: MachineId): string => id.replace('_', '-').slice(0, 12);
@@ -51,10 +55,16 @@ Address=${gateway.address}
 LinkLayerAddress=${gateway.mac}
 `;
 
-/** The config drive's bytes. */
-export function configDrive(config: GuestConfig, spec: MachineSpec, attachment: Attachment): Buffer {
+/** The config drive's bytes; `more`: the driver's own files. */
+export function configDrive(
+  config: GuestConfig,
+  spec: MachineSpec,
+  attachment: Attachment,
+  more: readonly TarFile[] = [],
+): Buffer {
   const files: TarFile[] = [
     ...maskFiles(),
+    ...witnessFiles(WITNESS_SECONDS),
     { path: 'polydev/config.json', mode: 0o400, text: JSON.stringify(config) },
     { path: 'systemd/network/10-eth0.network', mode: 0o644, text: network(attachment) },
     {
@@ -62,6 +72,7 @@ export function configDrive(config: GuestConfig, spec: MachineSpec, attachment: 
       mode: 0o644,
       text: `[Unit]\n# The root is whole before systemd starts: nothing to wait for.\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n\n[Service]\nTasksMax=${spec.limits.pids}\nLimitNOFILE=65536\nLimitCORE=0\n`,
     },
+    ...more,
   ];
   return tar(files);
 }

@@ -9,7 +9,7 @@ import {
   POWER_PORT,
   type Stamp,
 } from '../../../protocol/machine.ts';
-import { type Console, readConsole } from '../../machines/console.ts';
+import { readConsole } from '../../machines/console.ts';
 import { oomKilled } from '../../system/cgroups.ts';
 import { type ProcessIdentity, runs, waitGone } from '../../system/processes.ts';
 import type { WaitStatus } from '../../system/syscalls.ts';
@@ -21,6 +21,12 @@ export interface Channel extends Disposable {
   dial(port: number, signal: AbortSignal): Promise<Duplex>;
 }
 
+/** What is kept of the guest's output and the hypervisor's own. */
+export interface Consoles {
+  flush(): Promise<void>;
+  close(): Promise<void>;
+}
+
 export interface VirtualMachineParts {
   spec: MachineSpec;
   image: ImageId;
@@ -29,10 +35,12 @@ export interface VirtualMachineParts {
   /** The hypervisor. */
   process: ProcessIdentity;
   ended: Promise<WaitStatus>;
-  console: Console;
+  console: Consoles;
   consoleFolder: string;
   channel: Channel;
   cgroup: string;
+  /** Of the driver: how many times longer the guest may take to end. */
+  slowdown?: number;
   reclaim: (options: { disk: boolean }) => Promise<void>;
 }
 
@@ -82,10 +90,11 @@ export class VirtualMachine implements Machine {
 
   /** Asks the guest to end; one that does not react is ended. */
   async stop(_signal: AbortSignal): Promise<ExitReport> {
+    const graceMs = STOP_GRACE_MS * (this.#parts.slowdown ?? 1);
     try {
-      const stream = await this.#parts.channel.dial(POWER_PORT, AbortSignal.timeout(STOP_GRACE_MS));
-      stream.resume();
-      await waitGone(this.#parts.process, STOP_GRACE_MS);
+      const stream = await this.#parts.channel.dial(POWER_PORT, AbortSignal.timeout(graceMs));
+      stream.on('error', () => undefined).resume();
+      await waitGone(this.#parts.process, graceMs);
     } catch {
       // Ended already, or it does not listen: reclaiming ends it.
     }

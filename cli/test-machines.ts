@@ -1,0 +1,64 @@
+/** The matrix of `./polydev test machines`: each test of the drivers' contract, for each driver. */
+import { readFile, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { VitestReport } from './test-report.ts';
+
+interface Column {
+  title: string;
+  /** Test to what became of it. */
+  results: Map<string, string>;
+  missing: string | undefined;
+}
+
+const SUITE = /^(\w+) driver: contract \(needs (.+)\)$/;
+const MARKS: Readonly<Record<string, string>> = { passed: 'pass', failed: 'FAIL' };
+
+/** The drivers' columns of a report; none when there is no report. `where` is added to their titles. */
+async function columnsOf(file: string, where: string): Promise<Column[]> {
+  const text = await readFile(file, 'utf8').catch(() => '');
+  if (text === '') return [];
+  const columns = new Map<string, Column>();
+  const tests = VitestReport.parse(JSON.parse(text)).testResults.flatMap((one) => one.assertionResults);
+  for (const { ancestorTitles, title, status } of tests) {
+    const [, driver, needs] = SUITE.exec(ancestorTitles[0] ?? '') ?? [];
+    if (driver === undefined || needs === undefined) continue;
+    const name = `${driver}${where}`;
+    const missing = needs === 'nothing more' ? undefined : needs;
+    const column = columns.get(name) ?? { title: name, results: new Map<string, string>(), missing };
+    columns.set(name, column);
+    column.results.set(title, MARKS[status] ?? 'skip');
+  }
+  return [...columns.values()];
+}
+
+/** As a text table, with what the skipped ones lack below; those of the last run in the bench beside those of this computer. */
+export async function machineTable(checkout: string): Promise<string> {
+  const artifacts = path.join(checkout, '.artifacts');
+  const bench = path.join(artifacts, 'kvm.json');
+  const columns = [
+    ...(await columnsOf(path.join(artifacts, 'machines.json'), '')),
+    ...(await columnsOf(bench, ' (KVM bench)')),
+  ];
+  const tests = [...new Set(columns.flatMap(({ results }) => [...results.keys()]))];
+  const widest = Math.max(4, ...tests.map((name) => name.length));
+  const row = (name: string, cells: readonly string[]): string =>
+    [name.padEnd(widest), ...cells.map((cell, index) => cell.padEnd(columns[index]?.title.length ?? 0))]
+      .join('  ')
+      .trimEnd();
+  const lines = [
+    row(
+      'test',
+      columns.map(({ title }) => title),
+    ),
+    ...tests.map((name) =>
+      row(
+        name,
+        columns.map(({ results }) => results.get(name) ?? ''),
+      ),
+    ),
+    ...columns.flatMap(({ title, missing }) => (missing === undefined ? [] : [`${title} needs ${missing}`])),
+  ];
+  const when = (await stat(bench).catch(() => undefined))?.mtime.toISOString();
+  if (when !== undefined) lines.push(`KVM bench: last run of ./polydev test kvm, ended ${when}`);
+  return lines.join('\n');
+}

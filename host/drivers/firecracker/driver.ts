@@ -1,0 +1,387 @@
+/**
+ * host/drivers/firecracker/: machines as microVMs under Firecracker, each in its jail: own user, root folder, network namespace and
+ * control group. The image's layers as read-only disks below a private one, the agent's channel as a virtual socket. Needs KVM.
+ */
+import { existsSync, mkdirSync, renameSync } from 'node:fs';
+import { mkdir, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { PolydevError } from '../../../protocol/errors.ts';
+import { type ImageId, MachineId } from '../../../protocol/ids.ts';
+import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
+import { Console, readConsole } from '../../machines/console.ts';
+import type { Network } from '../../network/network.ts';
+import {
+  cgroupChildren,
+  cgroupOfInstance,
+  cgroupProcesses,
+  makeCgroup,
+  removeCgroup,
+} from '../../system/cgroups.ts';
+import { ExitWatch } from '../../system/exit.ts';
+import { listIfThere, removeTree } from '../../system/files.ts';
+import type { Leases } from '../../system/leases.ts';
+import { endProcess, runs } from '../../system/processes.ts';
+import { unmount, type WaitStatus } from '../../system/syscalls.ts';
+import type { Driver, DriverReport, Machine } from '../driver.ts';
+import { claimIds, releaseIds } from '../ids.ts';
+import { diskOwner, ensureDisk, removeDisk } from '../vm/disk.ts';
+import { FirecrackerApi } from './api.ts';
+import { PAUSE, RESUME, SAVE } from './args.ts';
+import { type Binaries, findBinaries } from './binaries.ts';
+import { VsockChannel } from './channel.ts';
+import { IN_JAIL, jailId, jailRoot } from './jail.ts';
+import { cgroupLimits, launchGuest, type Place, SNAPSHOT_TIMEOUT_MS } from './launch.ts';
+import { FirecrackerMachine } from './machine.ts';
+import { probe } from './probe.ts';
+import {
+  asleepFolder,
+  type GuestRecord,
+  readAsleep,
+  readState,
+  removeAsleep,
+  removeState,
+  type State,
+  writeAsleep,
+  writeState,
+} from './state.ts';
+
+/** What the driver needs of the image store. */
+export interface MicroVmImages {
+  current(): Promise<{ id: ImageId } | undefined>;
+  /** Files of the layers, top first. Throws `image_missing`. */
+  layerFiles(id: string): Promise<string[]>;
+  /** Uncompressed kernel and initramfs; undefined when they were not made. */
+  vmParts(): Promise<{ kernel: string; initrd: string } | undefined>;
+}
+
+export interface FirecrackerDriverOptions {
+  instance: string;
+  /** Paths of the programs; default: where one usually puts them. */
+  firecracker: string | undefined;
+  jailer: string | undefined;
+  /** How many times slower than hardware this computer's virtualization is; 1 but where it is emulated. */
+  slowdown: number;
+  /** `<machinesFolder>/<id>` holds what survives a stop, and the jail: devices and programs must be allowed there. */
+  machinesFolder: string;
+  runFolder: string;
+  images: MicroVmImages;
+  network: Network;
+  /** Claims on ranges of host ids, shared by all instances of this host. */
+  idLeases: Leases;
+}
+
+export class FirecrackerDriver implements Driver {
+  readonly name = 'firecracker';
+  readonly sleep = 'disk';
+  readonly slowdown: number;
+  readonly #options: FirecrackerDriverOptions;
+  readonly #exits = new ExitWatch();
+  readonly #machines = new Map<MachineId, FirecrackerMachine>();
+  readonly #logs = new Map<MachineId, Console[]>();
+
+  constructor(options: FirecrackerDriverOptions) {
+    this.#options = options;
+    this.slowdown = options.slowdown;
+    mkdirSync(join(options.runFolder, 'm'), { recursive: true, mode: 0o711 });
+  }
+
+  #binaries(signal: AbortSignal): Promise<Binaries> {
+    return findBinaries(this.#options, signal);
+  }
+
+  probe(signal: AbortSignal): Promise<DriverReport> {
+    const { instance, machinesFolder, slowdown, idLeases, images } = this.#options;
+    const folder = join(dirname(machinesFolder), 'firecracker-trial');
+    const binaries = (limit: AbortSignal): Promise<Binaries> => this.#binaries(limit);
+    return probe({ instance, folder, slowdown, idLeases, binaries, parts: () => images.vmParts() }, signal);
+  }
+
+  #place(id: MachineId): Place {
+    const { machinesFolder, instance, runFolder: all } = this.#options;
+    const folder = join(machinesFolder, id);
+    const runFolder = join(all, 'm', id);
+    const pipe = (name: string, inside: string) => ({
+      inside,
+      pipe: join(folder, `${name}.pipe`),
+      kept: join(folder, name),
+    });
+    return {
+      folder,
+      runFolder,
+      cgroup: `${cgroupOfInstance(instance)}/${id}`,
+      jailBase: join(folder, 'jail'),
+      console: join(runFolder, 'console'),
+      pipes: [pipe('hypervisor-log', IN_JAIL.log), pipe('hypervisor-metrics', IN_JAIL.metrics)],
+    };
+  }
+
+  async start(spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
+    const running = this.#machines.get(spec.id);
+    if (running?.running === true) return running;
+    const adopted = await this.adopt(spec.id);
+    if (adopted !== undefined) return adopted;
+    // Also a guest that slept: it knows another state of the disk than the one that boots now will leave.
+    await this.reclaim(spec.id, { disk: false });
+
+    const image = spec.image ?? (await this.#options.images.current())?.id;
+    if (image === undefined) throw new PolydevError('image_missing', 'this host has no current image');
+    const place = this.#place(spec.id);
+    const newDisk = diskOwner(place.folder) === undefined;
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => this.reclaim(spec.id, { disk: newDisk }));
+    await mkdir(place.folder, { recursive: true, mode: 0o700 });
+    await Console.forget(place.folder);
+    const owner = await claimIds(this.#options.idLeases, place.folder, diskOwner(place.folder));
+    await ensureDisk(place.folder, spec, owner, signal);
+    const machine = await this.#run({ spec, image, owner, asleep: undefined }, signal);
+    undo.move();
+    return machine;
+  }
+
+  async asleep(id: MachineId): Promise<boolean> {
+    const { folder } = this.#place(id);
+    if ((await readAsleep(folder)) === undefined) return false;
+    // The host service was killed after the guest was saved and before its hypervisor was ended.
+    if ((await readState(folder)) !== undefined) await this.#release(id);
+    return true;
+  }
+
+  async resume(spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
+    const place = this.#place(spec.id);
+    const asleep = await readAsleep(place.folder);
+    if (asleep === undefined) throw new PolydevError('not_found', `no guest of ${spec.id} sleeps here`);
+    await this.#release(spec.id);
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => this.reclaim(spec.id, { disk: false }));
+    try {
+      const { image, owner } = asleep;
+      const machine = await this.#run({ spec, image, owner, asleep }, signal);
+      await removeAsleep(place.folder);
+      undo.move();
+      return machine;
+    } catch (error) {
+      const known = PolydevError.from(error, 'machine_resume_failed');
+      throw new PolydevError('machine_resume_failed', known.message, { cause: error, lines: known.lines });
+    }
+  }
+
+  /** Jail, network and hypervisor of a guest that boots or wakes. What it leaves when it fails is the caller's to reclaim. */
+  async #run(
+    guest: { spec: MachineSpec; image: ImageId; owner: number; asleep: GuestRecord | undefined },
+    signal: AbortSignal,
+  ): Promise<FirecrackerMachine> {
+    const { spec, image, owner, asleep } = guest;
+    const place = this.#place(spec.id);
+    await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
+    const console = await Console.open(place.folder, place.console, owner);
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => console.close());
+    await this.#openLogs(spec.id, owner);
+    const { network } = this.#options;
+    const attachment = await network.attachNamedTap(
+      spec.id,
+      spec.realm,
+      { owner, wanted: asleep?.address },
+      signal,
+    );
+    const output = Console.guestEnd(place.console);
+    try {
+      const binaries = await this.#binaries(signal);
+      const root = jailRoot(place.jailBase, binaries.firecracker, jailId(spec.id));
+      const hypervisor = await launchGuest(
+        {
+          spec,
+          ...(await this.#files(image)),
+          place,
+          root,
+          owner,
+          attachment,
+          binaries,
+          output,
+          asleep: asleep === undefined ? undefined : asleepFolder(place.folder),
+          slowdown: this.slowdown,
+          connect: () => network.connectNamedTap(spec.id, spec.realm, signal),
+        },
+        signal,
+      );
+      const stamps: Stamp[] = [{ checkpoint: 'hypervisor', at: new Date().toISOString() }];
+      const { address } = attachment;
+      const { version } = binaries;
+      const record = { driver: 'firecracker' as const, spec, image, address, owner, root, version };
+      const state: State = { ...record, ...hypervisor.process, stamps };
+      await writeState(place.folder, state);
+      undo.move();
+      return this.#present(state, console, hypervisor.exited);
+    } catch (thrown) {
+      const error = PolydevError.from(thrown, 'machine_start_failed');
+      await console.flush();
+      const lines = (await Console.lastLines(place.folder, 20)).filter((line) => line !== '');
+      const code = error.code === 'machine_unreachable' ? 'machine_start_failed' : error.code;
+      const why = code === 'machine_start_failed' ? lines.at(-1) : undefined;
+      throw new PolydevError(code, why === undefined ? error.message : `${error.message}: ${why}`, {
+        cause: thrown,
+        lines: [...error.lines, ...lines],
+      });
+    } finally {
+      Console.closeGuestEnd(output);
+    }
+  }
+
+  /** Firecracker's own log and metrics go through pipes, of which the beginning and the end are kept. */
+  async #openLogs(id: MachineId, owner: number): Promise<void> {
+    const { pipes } = this.#place(id);
+    const open = await Promise.all(
+      pipes.map(async ({ pipe, kept }) => {
+        await mkdir(kept, { recursive: true, mode: 0o700 });
+        return Console.open(kept, pipe, owner);
+      }),
+    );
+    this.#logs.set(id, open);
+  }
+
+  /** What a guest of that image starts from. Throws `image_missing`. */
+  async #files(image: ImageId): Promise<{ kernel: string; initrd: string; layers: string[] }> {
+    const { images } = this.#options;
+    const parts = await images.vmParts();
+    if (parts === undefined) {
+      throw new PolydevError(
+        'image_missing',
+        'the kernel of virtual machines was not made: build it with --vm',
+      );
+    }
+    return { kernel: parts.kernel, initrd: parts.initrd, layers: await images.layerFiles(image) };
+  }
+
+  #present(state: State, console: Console, ended: Promise<WaitStatus>): FirecrackerMachine {
+    const { id } = state.spec;
+    const place = this.#place(id);
+    let asleep = false;
+    const machine = new FirecrackerMachine(
+      {
+        spec: state.spec,
+        image: state.image,
+        address: state.address,
+        stamps: state.stamps,
+        process: { pid: state.pid, startTicks: state.startTicks },
+        // A guest that sleeps has not ended.
+        ended: ended.then((status) => (asleep ? new Promise<never>(() => undefined) : status)),
+        console,
+        consoleFolder: place.folder,
+        channel: new VsockChannel(join(state.root, IN_JAIL.vsock), this.slowdown),
+        cgroup: `${place.cgroup}/${jailId(id)}`,
+        slowdown: this.slowdown,
+        reclaim: (options) => this.reclaim(id, options),
+      },
+      async () => {
+        asleep = true;
+        try {
+          await this.#putToSleep(state);
+        } catch (error) {
+          asleep = false;
+          const known = PolydevError.from(error, 'machine_hibernate_failed');
+          throw new PolydevError('machine_hibernate_failed', known.message, { cause: error });
+        }
+        await this.#release(id);
+        await console.close();
+      },
+    );
+    this.#machines.set(id, machine);
+    return machine;
+  }
+
+  /** Saves the guest beside its disk. A guest that could not be saved runs on. */
+  async #putToSleep(state: State): Promise<void> {
+    const { folder, cgroup } = this.#place(state.spec.id);
+    const limit = (saving: boolean): void =>
+      makeCgroup(`${cgroup}/${jailId(state.spec.id)}`, cgroupLimits(state.spec.limits, saving));
+    const api = new FirecrackerApi(join(state.root, IN_JAIL.api), this.slowdown);
+    const to = asleepFolder(folder);
+    await api.call(PAUSE);
+    try {
+      limit(true);
+      await api.call(SAVE, SNAPSHOT_TIMEOUT_MS);
+      await removeAsleep(folder);
+      await mkdir(to, { recursive: true, mode: 0o711 });
+      for (const name of [IN_JAIL.state, IN_JAIL.memory]) renameSync(join(state.root, name), join(to, name));
+      const { driver, spec, image, address, owner, root, version } = state;
+      await writeAsleep(folder, { driver, spec, image, address, owner, root, version });
+    } catch (error) {
+      for (const name of [IN_JAIL.state, IN_JAIL.memory]) await rm(join(state.root, name), { force: true });
+      await removeAsleep(folder);
+      limit(false);
+      await api.call(RESUME);
+      throw error;
+    }
+  }
+
+  async adopt(id: MachineId): Promise<Machine | undefined> {
+    const known = this.#machines.get(id);
+    if (known?.running === true) return known;
+    const place = this.#place(id);
+    const state = await readState(place.folder);
+    if (state === undefined || !runs(state) || !existsSync(place.console)) return undefined;
+    if (this.#options.network.attached(id) === undefined) return undefined;
+    const console = await Console.open(place.folder, place.console, state.owner);
+    await this.#openLogs(id, state.owner);
+    const { pid, startTicks } = state;
+    return this.#present(state, console, this.#exits.watch({ pid, startTicks }));
+  }
+
+  async reclaim(id: MachineId, options: { disk: boolean }): Promise<void> {
+    await this.#release(id);
+    const { folder } = this.#place(id);
+    await removeAsleep(folder);
+    if (!options.disk) return;
+    await removeDisk(folder);
+    await releaseIds(this.#options.idLeases, folder);
+  }
+
+  /** Takes back everything but the disk and a guest that sleeps. */
+  async #release(id: MachineId): Promise<void> {
+    const { folder, runFolder, cgroup, jailBase, pipes } = this.#place(id);
+    await Promise.all(cgroupProcesses(cgroup).map((found) => endProcess(found, 0)));
+    const state = await readState(folder);
+    if (state !== undefined && runs(state)) await endProcess(state, 0);
+    await removeCgroup(cgroup);
+    await this.#options.network.detach(id);
+    await Promise.all((this.#logs.get(id) ?? []).map((log) => log.close()));
+    this.#logs.delete(id);
+    // Mounts of a start that was cut short.
+    for (const program of await listIfThere(jailBase)) unmount(join(jailBase, program, jailId(id), 'root'));
+    await removeTree(jailBase);
+    for (const { pipe } of pipes) await rm(pipe, { force: true });
+    await removeTree(runFolder);
+    await removeState(folder);
+    this.#machines.delete(id);
+  }
+
+  async evidence(id: MachineId): Promise<Record<string, string>> {
+    const { pipes } = this.#place(id);
+    const [log = '', metrics = ''] = await Promise.all(pipes.map(({ kept }) => readConsole(kept)));
+    return { 'firecracker.log': log, 'firecracker-metrics.log': metrics };
+  }
+
+  /** Takes back what belongs to no machine of `keep`. Disks stay: they are the manager's. */
+  async reclaimOrphans(keep: ReadonlySet<string>): Promise<void> {
+    const { instance, runFolder, idLeases, machinesFolder } = this.#options;
+    const seen = new Set<string>([
+      ...(await listIfThere(join(runFolder, 'm'))),
+      ...cgroupChildren(cgroupOfInstance(instance)),
+    ]);
+    for (const name of seen) {
+      const id = MachineId.safeParse(name);
+      if (id.success && !keep.has(name)) await this.reclaim(id.data, { disk: false });
+    }
+    for (const { number, owner } of await idLeases.list()) {
+      if (owner.startsWith(`${machinesFolder}/`) && !existsSync(owner)) await idLeases.release(number, owner);
+    }
+  }
+
+  /** Ends watching. Machines that run go on running; without any, the instance's cgroups go too. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#exits[Symbol.dispose]();
+    await Promise.all([...this.#logs.values()].flat().map((log) => log.close()));
+    const cgroup = cgroupOfInstance(this.#options.instance);
+    if (cgroupProcesses(cgroup).length === 0) await removeCgroup(cgroup);
+  }
+}

@@ -1,0 +1,27 @@
+/** Whether this process may use hardware virtualization at all; whether it works, only a guest can tell. */
+import { closeSync, constants, openSync, statSync } from 'node:fs';
+
+/** Throws an Error that says which of absent and forbidden it is. */
+export function openKvm(path = '/dev/kvm'): void {
+  try {
+    closeSync(openSync(path, constants.O_RDWR));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENODEV' || code === 'ENXIO') {
+      throw new Error(`absent (${path}: ${code}): this computer, or what it runs in, does not offer it`);
+    }
+    throw new Error(`forbidden (${path}: ${code}): this service may not open it`);
+  }
+}
+
+/**
+ * The group whose members may use it (Debian: kvm), for a hypervisor that runs as nobody special and opens it itself; undefined
+ * when there is none but root's.
+ */
+export function kvmGroup(path = '/dev/kvm'): number | undefined {
+  const device = statSync(path, { throwIfNoEntry: false });
+  return device === undefined || device.gid === 0 || (device.mode & 0o060) !== 0o060 ? undefined : device.gid;
+}
+
+/** What a trial says it was doing when the guest did not come as far as its first program. */
+export const KVM_UNUSABLE = 'KVM: present but unusable, its smallest guest does not run';

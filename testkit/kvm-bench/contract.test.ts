@@ -1,0 +1,46 @@
+/** The contract of drivers for those that need KVM; runs inside the outer machine. */
+import { existsSync } from 'node:fs';
+import { findVmParts } from '../../host/images/vm.ts';
+import { CHECKOUT, IMAGE_CACHE, lacking, newInstance } from '../../host/testing/fixture.ts';
+import { driverContract } from '../contracts/driver.ts';
+
+/** Measured: what hardware does in a second takes the emulated one many. */
+const SLOWDOWN = 10;
+const BOOT_MS = 600_000;
+
+const firecracker = process.env.POLYDEV_FIRECRACKER;
+const jailer = process.env.POLYDEV_JAILER;
+
+async function missing(): Promise<string | undefined> {
+  const first = lacking({ image: true });
+  if (first !== undefined) return first;
+  if (!existsSync('/dev/kvm')) return 'KVM';
+  const parts = await findVmParts({ cacheDir: IMAGE_CACHE, checkout: CHECKOUT });
+  return parts === undefined ? 'the kernel of virtual machines (./polydev image build --vm)' : undefined;
+}
+
+const bench = () => {
+  const made = newInstance();
+  const config = { ...made.config, firecracker, jailer, slowdown: SLOWDOWN };
+  return { config, [Symbol.dispose]: () => made[Symbol.dispose]() };
+};
+
+const lacks = await missing();
+driverContract({
+  name: 'firecracker',
+  missing: lacks ?? (firecracker === undefined ? 'Firecracker (POLYDEV_FIRECRACKER)' : undefined),
+  bench,
+  checkout: CHECKOUT,
+  bootMs: BOOT_MS,
+  patience: SLOWDOWN,
+  hibernates: true,
+});
+driverContract({
+  name: 'qemu',
+  missing: lacks,
+  bench,
+  checkout: CHECKOUT,
+  bootMs: BOOT_MS,
+  patience: SLOWDOWN,
+  hibernates: false,
+});

@@ -1,0 +1,32 @@
+/** Runs inside the outer machine: `node inside.ts <plan>`; the report goes out through a port of its own. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createReadStream, createWriteStream, readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { z } from 'zod';
+
+const Plan = z.object({
+  argv: z.array(z.string()),
+  cwd: z.string(),
+  env: z.record(z.string(), z.string()),
+  report: z.string(),
+});
+
+const PORTS = '/sys/class/virtio-ports';
+const plan = Plan.parse(JSON.parse(readFileSync(process.argv[2] ?? '', 'utf8')));
+console.log(`bench: kernel and files are up after ${readFileSync('/proc/uptime', 'utf8').split(' ')[0]} s`);
+const [program = '', ...words] = plan.argv;
+const child = spawn(program, words, {
+  cwd: plan.cwd,
+  env: { ...process.env, ...plan.env },
+  stdio: ['ignore', 'inherit', 'inherit'],
+});
+const [code] = (await once(child, 'close')) as [number | null];
+console.log(`bench: ended with ${code} after ${readFileSync('/proc/uptime', 'utf8').split(' ')[0]} s`);
+const name = readdirSync(PORTS).find(
+  (port) => readFileSync(path.join(PORTS, port, 'name'), 'utf8').trim() === 'report',
+);
+if (name !== undefined) {
+  await pipeline(createReadStream(plan.report), createWriteStream(path.join('/dev', name)));
+}
