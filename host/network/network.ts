@@ -51,6 +51,8 @@ export interface NetworkSettings {
   idp: { checkout: string; nodePath: string; script: string };
   /** Owners of the helper processes. */
   uids: { routerDns: number; idpDns: number; idp: number };
+  /** How many times longer than usual programs may take to start, where the computer is emulated; default 1. */
+  slowdown?: number | undefined;
   log: Logger;
 }
 
@@ -350,7 +352,7 @@ export class Network implements AsyncDisposable {
   #needIdp(signal: AbortSignal): Promise<void> {
     return this.#queueIdp(async () => {
       if (this.#idp !== undefined) return;
-      const { instance, idp, idpStateFolder, uids, log } = this.#settings;
+      const { instance, idp, idpStateFolder, uids, slowdown, log } = this.#settings;
       this.#idp = await startIdp(
         {
           instance,
@@ -359,6 +361,7 @@ export class Network implements AsyncDisposable {
           stateFolder: idpStateFolder,
           runFolder: this.#idpFolder,
           uids: { idp: uids.idp, dns: uids.idpDns },
+          slowdown,
           log,
         },
         signal,
