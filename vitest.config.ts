@@ -1,8 +1,9 @@
 import { defineConfig } from 'vitest/config';
 
 /**
- * Four suites: `unit` (also contracts; beside the code), `faults` (real faults in real machines, diagnosed by name) and
- * `e2e` (whole sessions on real parts, one at a time); `kvm` runs inside testkit/kvm-bench/, where there is KVM.
+ * Suites: `unit` (also contracts; beside the code), `faults` (real faults in real machines, diagnosed by name), `crash`
+ * (every process killed at every step) and `e2e` (whole sessions on real parts, one at a time); `kvm` runs inside
+ * testkit/kvm-bench/, where there is KVM.
  */
 export default defineConfig({
   test: {
@@ -12,8 +13,14 @@ export default defineConfig({
           name: 'unit',
           include: ['**/*.test.{ts,tsx}'],
           exclude: [
-            ...['**/node_modules/**', '**/dist/**', 'testkit/e2e/**', 'testkit/faults/faults.test.ts'],
-            'testkit/kvm-bench/**',
+            ...[
+              '**/node_modules/**',
+              '**/dist/**',
+              'testkit/e2e/**',
+              'testkit/crash/**',
+              'testkit/kvm-bench/**',
+            ],
+            'testkit/faults/faults.test.ts',
           ],
           environment: 'node',
           testTimeout: 60_000,
@@ -30,6 +37,17 @@ export default defineConfig({
           testTimeout: 120_000,
           hookTimeout: 120_000,
           pool: 'forks',
+        },
+      },
+      {
+        test: {
+          name: 'crash',
+          include: ['testkit/crash/**/*.test.ts'],
+          environment: 'node',
+          testTimeout: 300_000,
+          hookTimeout: 600_000,
+          pool: 'forks',
+          fileParallelism: false,
         },
       },
       {

@@ -11,7 +11,7 @@ const NAME = 'polydev';
 
 /** Finds or makes the system user `polydev` (no home, no shell, no password). Needs root to make it. */
 export async function ensureAccount(signal: AbortSignal): Promise<Account> {
-  const existing = await lookUp(signal);
+  const existing = await findAccount(signal);
   if (existing !== undefined) return existing;
   const made = await execa(
     'useradd',
@@ -23,7 +23,7 @@ export async function ensureAccount(signal: AbortSignal): Promise<Account> {
       cancelSignal: signal,
     },
   );
-  const account = await lookUp(signal);
+  const account = await findAccount(signal);
   if (account === undefined) {
     throw new PolydevError(
       'configuration_invalid',
@@ -33,7 +33,8 @@ export async function ensureAccount(signal: AbortSignal): Promise<Account> {
   return account;
 }
 
-async function lookUp(signal: AbortSignal): Promise<Account | undefined> {
+/** The user, if it was made. */
+export async function findAccount(signal: AbortSignal): Promise<Account | undefined> {
   const found = await execa('getent', ['passwd', NAME], {
     reject: false,
     timeout: 10_000,

@@ -134,6 +134,12 @@ async function credentialFacts(api: Api, session: Session) {
 function describeEvent(event: TimelineEvent, clock: string): string {
   const duration = event.durationMs === null ? '' : `  ${formatDuration(event.durationMs)}`;
   const detail = event.detail === null ? '' : `  ${event.detail}`;
-  const mark = { state: event.subject === 'session' ? '●' : '○', checkpoint: '·', step: '·' }[event.kind];
+  const mark = {
+    state: event.subject === 'session' ? '●' : '○',
+    checkpoint: '·',
+    step: '·',
+    diagnosis: '!',
+    health: '!',
+  }[event.kind];
   return `${clock}  ${mark} ${event.subject.padEnd(8)} ${event.name}${duration}${detail}`;
 }

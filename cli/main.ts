@@ -219,7 +219,9 @@ program
   .command('doctor')
   .description('check this host for everything that a machine needs, by trying it')
   .option('--json', 'print JSON', false)
-  .action(async (options: { json: boolean }) => {
+  .option('--port <port>', 'the port that `up` would get (default: as it was started last)', wholeNumber)
+  .option('--bind <address>', 'the address that `up` would listen on (default: likewise)')
+  .action(async (options: { json: boolean; port?: number; bind?: string }) => {
     const { doctor } = await import('./doctor.ts');
     process.exitCode = await doctor(globals().settings, options, createOutput(), interruptible());
   });

@@ -14,7 +14,7 @@ import { machineTable } from './test-machines.ts';
 import { firstLines, type Tally, takeReport } from './test-report.ts';
 import { ensureWeb } from './web.ts';
 
-const PARTS = ['check', 'unit', 'faults', 'e2e'] as const;
+const PARTS = ['check', 'unit', 'faults', 'crash', 'e2e'] as const;
 /** Run only when asked for by name: `kvm` is slow, and `machines` repeats a part of `unit` for its table. */
 const NAMED_PARTS = ['kvm', 'machines'] as const;
 type Part = (typeof PARTS)[number] | (typeof NAMED_PARTS)[number];
@@ -52,7 +52,7 @@ export async function test(
     if (part === 'check') await runChecks(settings, tally, output, signal);
     else if (part === 'kvm') await runKvm(settings, tally, output, signal);
     else {
-      await runSuite(settings, part, codex, tally, output, signal);
+      await runSuite(settings, part, { codex, named: options.part === part }, tally, output, signal);
       if (part === 'machines') output.result(await machineTable(settings.checkout));
     }
     if (signal.aborted) break;
@@ -116,7 +116,8 @@ async function mountCodex(settings: Settings, cleanup: AsyncDisposableStack): Pr
 async function runSuite(
   settings: Settings,
   suite: string,
-  codex: string | undefined,
+  /** `named`: only this part was asked for, and it may take its time. */
+  how: { codex: string | undefined; named: boolean },
   tally: Tally,
   output: Output,
   signal: AbortSignal,
@@ -142,13 +143,14 @@ async function runSuite(
     cwd: settings.checkout,
     reject: false,
     stdio: ['ignore', process.stderr, process.stderr],
-    timeout: 3_600_000,
+    timeout: 14_400_000,
     cancelSignal: signal,
     // The tests find the golden image where this command put it, and nothing of the caller's own installation.
     env: {
       POLYDEV_CACHE: settings.cacheDir,
       POLYDEV_OUTER_MOUNTS: await readlink('/proc/self/ns/mnt'),
-      ...(codex === undefined ? {} : { POLYDEV_CODEX: codex }),
+      ...(how.codex === undefined ? {} : { POLYDEV_CODEX: how.codex }),
+      ...(suite === 'crash' && how.named ? { POLYDEV_CRASH: 'all' } : {}),
     },
   });
   await takeReport({ suite, file: report, checkout: settings.checkout }, tally, output);

@@ -9,6 +9,7 @@ import { connectApi } from './api.ts';
 import { type Child, superviseChild } from './children.ts';
 import { superviseDatabase } from './database.ts';
 import { ensureImage, ensureVm } from './image.ts';
+import { rememberUp } from './last-up.ts';
 import { endLeftovers } from './leftovers.ts';
 import { readLock, takeLock } from './lock.ts';
 import { formatDuration, type Output } from './output.ts';
@@ -74,6 +75,7 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     await mkdir(settings.dataDir, { recursive: true });
     const lock = await takeLock(settings);
     cleanup.defer(() => lock.release());
+    await rememberUp(settings, options);
     const machines = options.driver === 'qemu' ? [...RUN_PACKAGES, ...VM_PACKAGES] : RUN_PACKAGES;
     await ensurePackages(machines, { install: options.install, output, signal: interrupt.signal });
     const account = await ensureAccount(interrupt.signal);

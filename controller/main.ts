@@ -61,6 +61,7 @@ async function start(config: Config, log: Logger): Promise<Controller> {
       vault,
       hostClient: createHostClient(config.hostSocket),
       log,
+      ...(config.masterKeyFile === undefined ? {} : { masterKeyFile: config.masterKeyFile }),
       executorId: `controller-${config.instance}`,
     }),
   );

@@ -7,12 +7,15 @@
 import type { Duplex } from 'node:stream';
 import type { ExecEvent, ExecRequest, TerminalSize } from '../protocol/agent.ts';
 import type { CleanUp, Credential, Host, Machine, Session, TimelineEvent } from '../protocol/api.ts';
-import type { Diagnosis } from '../protocol/diagnoses.ts';
+import type { Diagnosis, DiagnosisName } from '../protocol/diagnoses.ts';
+import type { DoctorReport } from '../protocol/doctor.ts';
+import type { ErrorCode } from '../protocol/errors.ts';
 import type { EvidenceFile } from '../protocol/host.ts';
 import type { CredentialId, MachineId, ProviderId, SessionId, UserId } from '../protocol/ids.ts';
 import type { MachineState, SessionState } from '../protocol/lifecycles.ts';
 import type { MachineKind, Realm } from '../protocol/machine.ts';
 import type { Settings, SettingsPatch } from '../protocol/settings.ts';
+import type { Meters } from './meters.ts';
 
 export interface LoginRequest {
   readonly userId: UserId;
@@ -73,6 +76,8 @@ export interface Credentials {
 
 export interface Hosts {
   list(): Promise<Host[]>;
+  /** Tries everything that a machine needs of a host, now: seconds. Throws `not_found`, `host_unreachable`. */
+  doctor(id: string): Promise<DoctorReport>;
 }
 
 /** Counts of what is there now, and of what was over in a span of time. */
@@ -80,8 +85,16 @@ export interface Statistics {
   readonly active: readonly { state: SessionState; count: number }[];
   /** Those that have not ended. */
   readonly machines: readonly { kind: MachineKind; state: MachineState; count: number }[];
-  /** Sessions that were over, clean-up included, in the span. */
-  readonly ended: readonly { provider: ProviderId; realm: Realm; state: SessionState; count: number }[];
+  /** Ready ones that do not work. */
+  readonly degraded: readonly { diagnosis: DiagnosisName; kind: MachineKind; count: number }[];
+  /** Sessions that were over, clean-up included, in the span; `code` of their error. */
+  readonly ended: readonly {
+    provider: ProviderId;
+    realm: Realm;
+    state: SessionState;
+    code: ErrorCode | 'none';
+    count: number;
+  }[];
   /** Their steps: how many, how long together, and how many took at most each of the bounds. */
   readonly steps: readonly { step: string; count: number; seconds: number; within: readonly number[] }[];
   /** The end of the span, exclusive. */
@@ -104,4 +117,5 @@ export interface Services {
   readonly credentials: Credentials;
   readonly hosts: Hosts;
   readonly operation: Operation;
+  readonly meters: Meters;
 }

@@ -12,6 +12,7 @@ import { HostHealth, HostMachine } from '../protocol/host.ts';
 import { newMachineId } from '../protocol/ids.ts';
 import { AGENT_PORT } from '../protocol/machine.ts';
 import { auditSettled } from './leaks.ts';
+import { Leases } from './system/leases.ts';
 import { type Bench, CHECKOUT, lacking, newInstance, newSpec, UPPER_CASE_AGENT } from './testing/fixture.ts';
 
 const missing = lacking({ image: true });
@@ -169,6 +170,33 @@ describe.skipIf(missing !== undefined)(`host service (needs ${missing ?? 'nothin
       specs.some(({ id }) => name.includes(id) || name.includes(id.slice(2, 12))),
     );
     expect(ours).toEqual([]);
+  });
+
+  it('starts a browser machine whose start was cut off by a kill, asked again', async () => {
+    await serve();
+    const spec = newSpec();
+    const begun = call('PUT', `/v1/machines/${spec.id}`, spec).catch(() => undefined);
+    // Its record is there, its guest not yet.
+    const record = join(bench.config.dataDir, 'machines', spec.id, 'record.json');
+    await expect.poll(() => existsSync(record), { timeout: 20_000, interval: 1 }).toBe(true);
+    await end('SIGKILL');
+    await begun;
+    await serve();
+    expect((await call('PUT', `/v1/machines/${spec.id}`, spec)).body).toMatchObject({ state: 'running' });
+    expect(await shout(spec.id, 'again')).toBe('AGAIN');
+  });
+
+  it('holds one claim on host ids, however often it is killed', async () => {
+    const claims = async () => {
+      const leases = await new Leases(join(bench.config.sharedDir, 'ids')).list();
+      return leases.filter(({ owner }) => owner === bench.config.runDir).map(({ number }) => number);
+    };
+    await serve();
+    const before = await claims();
+    await end('SIGKILL');
+    await serve();
+    expect(before).toHaveLength(1);
+    expect(await claims()).toEqual(before);
   });
 
   it('keeps the disk of a CLI machine over a full stop, and nothing of a browser machine', async () => {

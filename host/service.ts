@@ -1,6 +1,7 @@
 /** The host service as a value: everything opened in order, everything closed in the reverse order. */
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readFile, rmdir } from 'node:fs/promises';
+import { availableParallelism, loadavg } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { z } from 'zod';
@@ -8,6 +9,9 @@ import { PolydevError } from '../protocol/errors.ts';
 import type { DriverName, HostHealth } from '../protocol/host.ts';
 import type { HostConfig } from './config.ts';
 import { Examiner, type ExaminerOptions } from './diagnosis/examiner.ts';
+import { Watcher } from './diagnosis/watcher.ts';
+import { report as doctorReport } from './doctor/check.ts';
+import { examineHost } from './doctor/host.ts';
 import { chooseDriver, DISK_OWNERS } from './drivers/auto.ts';
 import type { DriverReport } from './drivers/driver.ts';
 import { claimDisks, claimIds, releaseIds } from './drivers/ids.ts';
@@ -45,6 +49,18 @@ export interface HostService {
 }
 
 const REPROBE_MS = 10_000;
+const DOCTOR_DEADLINE_MS = 120_000;
+
+/** Whoever asks while it is under way gets the same answer. */
+function oneAtATime<T>(work: () => Promise<T>): () => Promise<T> {
+  let current: Promise<T> | undefined;
+  return () => {
+    current ??= work().finally(() => {
+      current = undefined;
+    });
+    return current;
+  };
+}
 
 /** Starts everything. Throws PolydevError; what it made is gone then, machines of an earlier service excepted. */
 export async function startHostService(
@@ -125,6 +141,7 @@ export async function startHostService(
     log,
   });
   await machines.takeOver();
+  const recovered = { adopted: machines.runningCount, ended: machines.list().length - machines.runningCount };
   await driver.reclaimOrphans(machines.ids);
 
   let report: DriverReport & { at: number } = { ...choice.report, at: performance.now() };
@@ -145,14 +162,27 @@ export async function startHostService(
       await probing;
     }
     const image = (await images.current())?.id ?? null;
-    return describeHealth({ config, report, network, machines, evidence, image });
+    return describeHealth({ config, report, network, machines, evidence, recovered, image });
   };
   const server = await startServer({
     socketPath: config.socketPath,
     socketUid: config.socketUid,
     machines,
     examiner,
+    watcher: new Watcher({
+      evidence,
+      dataDir,
+      images,
+      imageCacheDir,
+      network,
+      driver,
+      onCase: overrides.onCase,
+    }),
+    images,
     health,
+    doctor: oneAtATime(async () =>
+      doctorReport(await examineHost({ ...config, running: true }, AbortSignal.timeout(DOCTOR_DEADLINE_MS))),
+    ),
     log,
   });
   log.info(
@@ -202,9 +232,11 @@ async function describeHealth(parts: {
   network: Network;
   machines: MachineManager;
   evidence: Evidence;
+  recovered: HostHealth['recovered'];
   image: HostHealth['image'];
 }): Promise<HostHealth> {
-  const { config, report, network, machines, evidence, image } = parts;
+  const { config, report, network, machines, evidence, recovered, image } = parts;
+  const { held, size } = await network.addresses();
   const diskMiB = await diskSpace(config.dataDir);
   const problems = [...report.problems, ...network.problems()];
   if (image === null) problems.push('there is no current image');
@@ -223,6 +255,9 @@ async function describeHealth(parts: {
       allowed: allowedMiB(diskMiB.total, config.diskOvercommit),
     },
     evidence: await evidence.usage(),
+    load: { one: loadavg()[0] ?? 0, cpus: availableParallelism() },
+    addresses: { used: held, size },
+    recovered,
     problems,
   };
 }

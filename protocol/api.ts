@@ -1,6 +1,7 @@
 /** The controller's public API: what a page, a script or `./polydev` sends and gets. */
 import { z } from 'zod';
 import { CredentialFacts } from './agent.ts';
+import { Diagnosis } from './diagnoses.ts';
 import { ErrorReport } from './errors.ts';
 import { HostHealth } from './host.ts';
 import { CredentialId, MachineId, ProviderId, SessionId, UserId } from './ids.ts';
@@ -32,14 +33,15 @@ export type AuthStart = z.infer<typeof AuthStart>;
 
 /**
  * One line of a timeline. `state`: the subject entered it; `checkpoint`: a machine's boot reached it; `step`: a
- * named piece of work of the session is done (its duration is given).
+ * named piece of work of the session is done (its duration is given); `diagnosis`: a failure got its name; `health`: a
+ * machine that is ready became `degraded` (`detail` is the diagnosis's name) or `healthy` again.
  */
 export const TimelineEvent = z.object({
   seq: z.number().int(),
   at: Time,
   subject: z.enum(['session', 'machine']),
   id: z.string(),
-  kind: z.enum(['state', 'checkpoint', 'step']),
+  kind: z.enum(['state', 'checkpoint', 'step', 'diagnosis', 'health']),
   name: z.string(),
   durationMs: z.number().nullable(),
   detail: z.string().nullable(),
@@ -72,6 +74,15 @@ export type Session = z.infer<typeof Session>;
 
 export const SessionInput = z.strictObject({ text: z.string().min(1).max(8192) });
 
+/** Whether a machine that is ready works, as far as can be seen from outside; looked at every 15 to 30 seconds. */
+export const MachineHealth = z.object({
+  state: z.enum(['healthy', 'degraded']),
+  since: Time,
+  /** What is wrong; null when nothing is. */
+  diagnosis: Diagnosis.nullable(),
+});
+export type MachineHealth = z.infer<typeof MachineHealth>;
+
 export const Machine = z.object({
   id: MachineId,
   kind: MachineKind,
@@ -84,10 +95,14 @@ export const Machine = z.object({
   address: z.string().nullable(),
   createdAt: Time,
   endedAt: Time.nullable(),
+  /** Booted before anybody asked for it; nobody's until a login claims it. */
+  pooled: z.boolean(),
   /** A failed machine that is kept for a while goes then. */
   removeAt: Time.nullable(),
   stamps: z.array(Stamp),
   error: ErrorReport.nullable(),
+  /** Null: it is not ready, or nobody has looked yet. */
+  health: MachineHealth.nullable(),
   actions: z.array(MachineAction),
 });
 export type Machine = z.infer<typeof Machine>;
@@ -122,6 +137,16 @@ export const Host = z.object({
   /** Null while the host does not answer. */
   promisedDiskMiB: HostHealth.shape.promisedDiskMiB.nullable(),
   evidence: HostHealth.shape.evidence.nullable(),
+  load: HostHealth.shape.load.nullable(),
+  addresses: HostHealth.shape.addresses.nullable(),
+  recovered: HostHealth.shape.recovered.nullable(),
+  /** Browser machines that are booted before anybody asks; `problem`: why there are not more. */
+  pool: z.object({
+    wanted: z.number().int(),
+    ready: z.number().int(),
+    starting: z.number().int(),
+    problem: z.string().nullable(),
+  }),
 });
 export type Host = z.infer<typeof Host>;
 

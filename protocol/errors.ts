@@ -112,6 +112,11 @@ export const ERRORS = {
     'system',
     'The agent refused the token of this machine; destroy the machine.',
   ),
+  agent_version_wrong: entry(
+    502,
+    'system',
+    "Something changed the machine's disk, or its image: destroy the machine and start again.",
+  ),
   desktop_failed: entry(
     500,
     'system',

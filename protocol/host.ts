@@ -16,8 +16,12 @@
  *   GET    /v1/evidence/:id/:name           text/plain, application/json or image/png
  *   PUT    /v1/evidence/:id/:name           204; the raw bytes of a file of UPLOADED_EVIDENCE, as application/octet-stream
  *   POST   /v1/evidence/:id/diagnosis   DiagnosisRequest  DiagnosisReply; checks facts while the machine is here
+ *   POST   /v1/machines/:id/look        LookRequest       DiagnosisReply; a light look at a machine that is ready
+ *   GET    /v1/images/:id                   ImageSummary
+ *   GET    /v1/doctor                       DoctorReport; tries everything, seconds; one at a time
  */
 import { z } from 'zod';
+import { ErrorReport } from './errors.ts';
 import { ImageId, MachineId } from './ids.ts';
 import { ExitReport, MachineKind, Realm, Stamp } from './machine.ts';
 
@@ -58,10 +62,28 @@ export const HostHealth = z.object({
     maxMachines: z.number().int(),
     maxMib: z.number(),
   }),
+  /** Processes that want to run, over the last minute, and processors. */
+  load: z.object({ one: z.number(), cpus: z.number().int() }),
+  /** Addresses for machines. */
+  addresses: z.object({ used: z.number().int(), size: z.number().int() }),
+  /** Machines that an earlier host service left: those that ran on, and those that had ended. */
+  recovered: z.object({ adopted: z.number().int(), ended: z.number().int() }),
   /** Named reasons why machines cannot start now; empty when they can. */
   problems: z.array(z.string()),
 });
 export type HostHealth = z.infer<typeof HostHealth>;
+
+/** What the controller knows of a machine when it asks for a look at it. */
+export const LookRequest = z.strictObject({
+  /** Why its agent does not answer as it should; null: it does. */
+  error: ErrorReport.nullable(),
+  agentVersion: z.string().max(200).nullable(),
+});
+export type LookRequest = z.infer<typeof LookRequest>;
+
+/** `agentVersion`: the one that the image was verified with; null: its manifest names none. */
+export const ImageSummary = z.object({ id: ImageId, agentVersion: z.string().nullable() });
+export type ImageSummary = z.infer<typeof ImageSummary>;
 
 export const EvidenceFile = z.object({ name: z.string(), bytes: z.number().int(), modified: z.string() });
 export type EvidenceFile = z.infer<typeof EvidenceFile>;

@@ -23,6 +23,7 @@ import { addPages } from './pages.ts';
 import { addAccessRoutes } from './routes/access.ts';
 import { addCliRoutes } from './routes/cli.ts';
 import { addCredentialRoutes } from './routes/credentials.ts';
+import { addDoctorRoutes } from './routes/doctor.ts';
 import { addMachineRoutes } from './routes/machines.ts';
 import { addOperationRoutes } from './routes/operation.ts';
 import { addSessionRoutes } from './routes/sessions.ts';
@@ -98,6 +99,7 @@ export async function buildApi(options: ApiOptions): Promise<Api> {
   addAccessRoutes(app, context);
   addCredentialRoutes(app, context);
   addStreamRoutes(app, context);
+  addDoctorRoutes(app, context);
   addOperationRoutes(app, context, metrics);
   addSettingsRoutes(app, context);
   await addPages(app, options.webDist);

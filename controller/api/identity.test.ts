@@ -8,7 +8,12 @@ const COOKIE = 'polydev_session';
 /** What needs no identity; everything else must refuse a stranger. */
 const OPEN = ['GET /sign-in', 'GET /health', 'GET /ready', 'GET /openapi.json', 'GET /*'];
 const BY_TICKET = ['GET /api/desktop', 'GET /api/terminals'];
-const OPERATORS_ONLY = ['GET /api/hosts', 'GET /metrics', 'POST /api/sign-in-links'];
+const OPERATORS_ONLY = [
+  'GET /api/hosts',
+  'GET /api/hosts/:id/doctor',
+  'GET /metrics',
+  'POST /api/sign-in-links',
+];
 
 const ann = UserId.parse('ann');
 
@@ -27,7 +32,9 @@ function concrete(route: string): { method: 'GET' | 'POST' | 'DELETE'; url: stri
     ? newMachineId()
     : url.startsWith('/api/credentials')
       ? newCredentialId()
-      : newSessionId();
+      : url.startsWith('/api/hosts')
+        ? 'local'
+        : newSessionId();
   return {
     method: method as 'GET',
     url: url.replace(':id', id).replace(':name', 'console.log').replace(':provider', 'codex'),

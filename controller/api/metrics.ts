@@ -1,11 +1,14 @@
-/** Prometheus metrics of one controller. */
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+/** Prometheus metrics of one controller. docs/operations.md lists all of them; a test compares. */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, type Registry } from 'prom-client';
 import type { Services } from '../services.ts';
 import type { OpenStreams } from '../streams/watch.ts';
 import type { Api } from './context.ts';
+import { addHostMetrics } from './host-metrics.ts';
+import { SummedHistogram } from './summed-histogram.ts';
 
 export interface Metrics {
   readonly contentType: string;
+  readonly registry: Registry;
   text(): Promise<string>;
 }
 
@@ -13,10 +16,10 @@ const STEP_BUCKETS = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900];
 
 /**
  * Requests are counted as they are answered. Sessions and machines are counted by the database at every scrape; what was
- * over since the last scrape is added then.
+ * over since the last scrape is added then. Hosts are asked at every scrape.
  */
 export function addMetrics(app: Api, services: Services, openStreams: OpenStreams): Metrics {
-  const registry = new Registry();
+  const { registry } = services.meters;
   const registers = [registry];
   collectDefaultMetrics({ register: registry, prefix: 'polydev_' });
 
@@ -35,8 +38,8 @@ export function addMetrics(app: Api, services: Services, openStreams: OpenStream
 
   const ended = new Counter({
     name: 'polydev_sessions_ended_total',
-    help: 'Login sessions by the state in which they ended, since the start of this process',
-    labelNames: ['provider', 'realm', 'state'],
+    help: 'Login sessions by the state in which they ended and its error code, since the start of this process',
+    labelNames: ['provider', 'realm', 'state', 'code'],
     registers,
   });
   const active = new Gauge({
@@ -51,24 +54,43 @@ export function addMetrics(app: Api, services: Services, openStreams: OpenStream
     labelNames: ['kind', 'state'],
     registers,
   });
+  const degraded = new Gauge({
+    name: 'polydev_machines_degraded',
+    help: 'Ready machines that do not work, by the name of the diagnosis',
+    labelNames: ['diagnosis', 'kind'],
+    registers,
+  });
   const streams = new Gauge({
     name: 'polydev_open_streams',
     help: 'Streams that are open now, by purpose',
     labelNames: ['purpose'],
     registers,
   });
+  const steps = new SummedHistogram({
+    name: 'polydev_session_step_seconds',
+    help: 'Duration of the steps of ended login sessions',
+    label: 'step',
+    bounds: STEP_BUCKETS,
+    registry,
+  });
+  const hosts = addHostMetrics(registry);
 
-  const steps = new Map<string, StepTotal>();
   let since = new Date();
   const collect = async () => {
-    const counts = await services.operation.statistics(since, STEP_BUCKETS);
+    const [counts, known] = await Promise.all([
+      services.operation.statistics(since, STEP_BUCKETS),
+      services.hosts.list(),
+    ]);
     since = counts.upTo;
     active.reset();
     for (const { state, count } of counts.active) active.inc({ state }, count);
     machines.reset();
     for (const { kind, state, count } of counts.machines) machines.inc({ kind, state }, count);
+    degraded.reset();
+    for (const { count, ...labels } of counts.degraded) degraded.inc(labels, count);
     for (const { count, ...labels } of counts.ended) ended.inc(labels, count);
-    for (const { step, ...more } of counts.steps) steps.set(step, added(steps.get(step), more));
+    for (const { step, ...more } of counts.steps) steps.add(step, more);
+    hosts.show(known);
     streams.reset();
     for (const [purpose, count] of openStreams.count()) streams.set({ purpose }, count);
   };
@@ -77,39 +99,12 @@ export function addMetrics(app: Api, services: Services, openStreams: OpenStream
   let turn: Promise<unknown> = Promise.resolve();
   return {
     contentType: registry.contentType,
+    registry,
     async text() {
       const mine = turn.then(collect);
       turn = mine.catch(() => undefined);
       await mine;
-      return `${await registry.metrics()}\n${stepText(steps)}`;
+      return registry.metrics();
     },
   };
-}
-
-interface StepTotal {
-  readonly count: number;
-  readonly seconds: number;
-  readonly within: readonly number[];
-}
-
-const added = (before: StepTotal | undefined, more: StepTotal): StepTotal => ({
-  count: (before?.count ?? 0) + more.count,
-  seconds: (before?.seconds ?? 0) + more.seconds,
-  within: more.within.map((count, index) => (before?.within[index] ?? 0) + count),
-});
-
-/** The steps of ended sessions as a histogram. prom-client's takes single observations; these are sums of the database. */
-function stepText(totals: ReadonlyMap<string, StepTotal>): string {
-  const name = 'polydev_session_step_seconds';
-  const lines = [
-    `# HELP ${name} Duration of the steps of ended login sessions`,
-    `# TYPE ${name} histogram`,
-    ...[...totals].flatMap(([step, { count, seconds, within }]) => [
-      ...STEP_BUCKETS.map((le, index) => `${name}_bucket{le="${le}",step="${step}"} ${within[index] ?? 0}`),
-      `${name}_bucket{le="+Inf",step="${step}"} ${count}`,
-      `${name}_sum{step="${step}"} ${seconds}`,
-      `${name}_count{step="${step}"} ${count}`,
-    ]),
-  ];
-  return `${lines.join('\n')}\n`;
 }

@@ -183,6 +183,13 @@ describe('credentials and hosts', () => {
   it('lists hosts', async () => {
     expect((await send('GET', '/api/hosts')).json().hosts).toEqual(api.services.hostList);
   });
+
+  it('has a host examined, and knows when there is no such host', async () => {
+    const check = { name: 'kvm', state: 'warn' as const, evidence: 'forbidden', remedy: 'chmod' };
+    api.services.doctorReport = { at: new Date().toISOString(), ok: true, checks: [check] };
+    expect((await send('GET', '/api/hosts/local/doctor')).json()).toEqual(api.services.doctorReport);
+    expect((await send('GET', '/api/hosts/other/doctor')).statusCode).toBe(404);
+  });
 });
 
 describe('operation', () => {
@@ -244,7 +251,7 @@ describe('operation', () => {
     await send('GET', '/metrics');
     const { body } = await send('GET', '/metrics');
     expect(body).toContain(
-      'polydev_sessions_ended_total{provider="codex",realm="internet",state="completed"} 1',
+      'polydev_sessions_ended_total{provider="codex",realm="internet",state="completed",code="none"} 1',
     );
     expect(body).toContain('polydev_machines{kind="cli",state="ready"} 1');
     expect(body).toContain('polydev_session_step_seconds_sum{step="capture"} 1.5');

@@ -6,11 +6,14 @@
 import type { Duplex } from 'node:stream';
 import { z } from 'zod';
 import { type Diagnosis, type DiagnosisQuestion, DiagnosisReply } from '../../protocol/diagnoses.ts';
+import { DoctorReport } from '../../protocol/doctor.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import {
   EvidenceFile,
   HostHealth,
   HostMachine,
+  ImageSummary,
+  type LookRequest,
   UPLOADED_EVIDENCE,
   type UploadedEvidence,
 } from '../../protocol/host.ts';
@@ -46,6 +49,12 @@ export interface HostClient {
   evidenceFile(id: MachineId, name: string, signal?: AbortSignal): Promise<Buffer>;
   /** Cut to the size that the host keeps: the end of a text; a picture that is too large is refused. */
   addEvidence(id: MachineId, name: UploadedEvidence, content: Buffer, signal?: AbortSignal): Promise<void>;
+  /** What the host knows of one of its images. Throws `not_found`. */
+  image(image: string, signal?: AbortSignal): Promise<ImageSummary>;
+  /** Has the host take a light look at a machine that is ready; null: nothing wrong is seen. Throws `not_found`, `conflict`. */
+  look(id: MachineId, question: LookRequest, signal?: AbortSignal): Promise<Diagnosis | null>;
+  /** Has the host try everything that a machine needs: seconds. */
+  doctor(signal?: AbortSignal): Promise<DoctorReport>;
   /** Has the host check and name what is wrong with a machine; null: nothing that it sees. */
   diagnose(id: MachineId, question: DiagnosisQuestion, signal?: AbortSignal): Promise<Diagnosis | null>;
 }
@@ -158,6 +167,15 @@ export function createHostClient(socketPath: string, id = 'local', patience = 1)
       const body = name.endsWith('.log') ? content.subarray(-UPLOADED_EVIDENCE[name]) : content;
       await call('PUT', `/v1/evidence/${machineId}/${name}`, { bytes: body, signal });
     },
+    image: (image, signal) => json(ImageSummary, call('GET', `/v1/images/${image}`, { signal })),
+    look: async (machineId, question, signal) =>
+      (
+        await json(
+          DiagnosisReply,
+          call('POST', `${machine(machineId)}/look`, { body: question, deadlineMs: 25_000, signal }),
+        )
+      ).diagnosis,
+    doctor: (signal) => json(DoctorReport, call('GET', '/v1/doctor', { deadlineMs: 150_000, signal })),
     diagnose: async (machineId, question, signal) =>
       (
         await json(

@@ -6,10 +6,18 @@ import { PolydevError } from '../../protocol/errors.ts';
 import { first } from './migrations/0001-first.ts';
 import { upkeep } from './migrations/0002-upkeep.ts';
 import { life } from './migrations/0003-life.ts';
+import { health } from './migrations/0004-health.ts';
+import { pool as warmPool } from './migrations/0005-pool.ts';
 import type { Database, Tables } from './tables.ts';
 
 /** All migrations, run in the order of their names. */
-const MIGRATIONS = { '0001-first': first, '0002-upkeep': upkeep, '0003-life': life };
+const MIGRATIONS = {
+  '0001-first': first,
+  '0002-upkeep': upkeep,
+  '0003-life': life,
+  '0004-health': health,
+  '0005-pool': warmPool,
+};
 
 /** Any fixed number that nothing else in the database locks: "polydev" as bytes. */
 const MIGRATION_LOCK = '31647313271580022';
@@ -44,6 +52,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<OpenDataba
     application_name: 'polydev',
   });
   pool.on('error', (error) => options.onIdleError?.(error));
+  survive(pool);
   const db = new Kysely<Tables>({
     dialect: new PostgresDialect({ pool }),
     plugins: [new CamelCasePlugin({ maintainNestedObjectKeys: true })],
@@ -60,12 +69,21 @@ export async function openDatabase(options: DatabaseOptions): Promise<OpenDataba
 }
 
 /**
+ * The pool hears errors of idle connections only. One that breaks between two queries of a transaction would end this
+ * process; the next query on it fails anyway.
+ */
+function survive(pool: pg.Pool): void {
+  pool.on('connect', (client) => client.on('error', () => undefined));
+}
+
+/**
  * Brings the schema `polydev` up to date; one controller at a time, by an advisory lock. Idempotent.
  * @throws internal when a migration fails; nothing of it stays
  */
 export async function migrate(url: string): Promise<void> {
   const pool = new pg.Pool({ connectionString: url, max: 3, connectionTimeoutMillis: 10_000 });
   pool.on('error', () => undefined);
+  survive(pool);
   const db = new Kysely<unknown>({ dialect: new PostgresDialect({ pool }) });
   try {
     // Kysely locks while it migrates, but not while it creates its schema and bookkeeping tables.

@@ -67,19 +67,7 @@ export async function requestMachine(
     return await db.transaction().execute(async (tx) => {
       await ensureUser(tx, request.userId);
       if (quota !== undefined) await checkQuota(tx, request.userId, quota, request.limits.diskMiB ?? 0);
-      const row = await tx
-        .insertInto('machines')
-        .values({
-          ...request,
-          state: 'requested',
-          limits: JSON.stringify(request.limits),
-          display: JSON.stringify(request.display),
-          stamps: '[]',
-        })
-        .returningAll()
-        .executeTakeFirstOrThrow();
-      await appendEvent(tx, stateEvent(row, 'requested', request.kind));
-      return row;
+      return insertMachine(tx, request);
     });
   } catch (error) {
     if (!violates(error, 'machines_one_cli')) throw error;
@@ -87,6 +75,27 @@ export async function requestMachine(
     if (mine === undefined) throw error;
     return mine;
   }
+}
+
+/** Writes the row, `requested`, with its event. */
+export async function insertMachine(
+  tx: Tx,
+  request: NewMachineRequest & { pooled?: boolean },
+): Promise<MachineRow> {
+  await ensureUser(tx, request.userId);
+  const row = await tx
+    .insertInto('machines')
+    .values({
+      ...request,
+      state: 'requested',
+      limits: JSON.stringify(request.limits),
+      display: JSON.stringify(request.display),
+      stamps: '[]',
+    })
+    .returningAll()
+    .executeTakeFirstOrThrow();
+  await appendEvent(tx, stateEvent(row, 'requested', request.kind));
+  return row;
 }
 
 /**
@@ -139,6 +148,7 @@ const stateEvent = (
  * Entering `ready` counts as use.
  * @param options.from narrows the states from which it may go there
  * @param options.unusedSince refuses when somebody used it later
+ * @param options.pooled refuses one that is in the pool no more
  * @throws illegal_transition, not_found
  */
 export async function advanceMachine(
@@ -146,13 +156,14 @@ export async function advanceMachine(
   id: MachineId,
   to: MachineState,
   patch: MachinePatch = {},
-  options: { detail?: string; from?: readonly MachineState[]; unusedSince?: Date } = {},
+  options: { detail?: string; from?: readonly MachineState[]; unusedSince?: Date; pooled?: boolean } = {},
 ): Promise<void> {
-  const { from, detail, unusedSince } = options;
+  const { from, detail, unusedSince, pooled } = options;
   const before = statesBefore(MACHINE_TRANSITIONS, to).filter((state) => from?.includes(state) ?? true);
   await db.transaction().execute(async (tx) => {
     let update = tx.updateTable('machines');
     if (unusedSince !== undefined) update = update.where('usedAt', '<', unusedSince);
+    if (pooled !== undefined) update = update.where('pooled', '=', pooled);
     const row = await update
       .set({
         state: to,
@@ -162,6 +173,8 @@ export async function advanceMachine(
           ? { startedAt: sql<Date>`clock_timestamp()`, stamps: '[]', address: null }
           : {}),
         ...(to === 'ready' ? { usedAt: sql<Date>`clock_timestamp()` } : {}),
+        // What was seen before says nothing of what comes.
+        health: null,
         ...(to === 'destroyed' || to === 'failed' ? { endedAt: sql<Date>`clock_timestamp()` } : {}),
       })
       .where('id', '=', id)
@@ -199,33 +212,57 @@ export async function patchMachine(db: Database, id: MachineId, patch: MachinePa
   await db.updateTable('machines').set(columns(patch)).where('id', '=', id).execute();
 }
 
-/** Adds a boot checkpoint to the machine's checklist and to the timeline; one seen before changes nothing. */
-export async function recordStamp(db: Database, id: MachineId, stamp: Stamp): Promise<void> {
-  await db.transaction().execute(async (tx) => {
+/** A checkpoint that was reached now, and how long after the request of the start; null: that is not known. */
+export interface Reached {
+  readonly driver: string | null;
+  readonly kind: MachineKind;
+  readonly durationMs: number | null;
+}
+
+/**
+ * Adds a boot checkpoint to the machine's checklist and to the timeline; one seen before changes nothing.
+ * @returns what was reached; undefined for one seen before
+ */
+export async function recordStamp(db: Database, id: MachineId, stamp: Stamp): Promise<Reached | undefined> {
+  return db.transaction().execute(async (tx) => {
     const row = await tx
       .selectFrom('machines')
-      .select(['sessionId', 'stamps', 'startedAt'])
+      .select(['sessionId', 'stamps', 'startedAt', 'driver', 'kind'])
       .where('id', '=', id)
       .forUpdate()
       .executeTakeFirst();
-    if (row === undefined || row.stamps.some((seen) => seen.checkpoint === stamp.checkpoint)) return;
+    if (row === undefined || row.stamps.some((seen) => seen.checkpoint === stamp.checkpoint)) {
+      return undefined;
+    }
     await tx
       .updateTable('machines')
       .set({ stamps: JSON.stringify([...row.stamps, stamp]) })
       .where('id', '=', id)
       .execute();
     const at = new Date(stamp.at);
+    const durationMs = row.startedAt === null ? null : Math.max(0, at.getTime() - row.startedAt.getTime());
     await appendEvent(tx, {
       subject: 'machine',
       id,
       kind: 'checkpoint',
       name: stamp.checkpoint,
       at,
-      durationMs: row.startedAt === null ? null : Math.max(0, at.getTime() - row.startedAt.getTime()),
+      durationMs,
       sessionId: row.sessionId,
       machineId: id,
     });
+    return { driver: row.driver, kind: row.kind, durationMs };
   });
+}
+
+/** Adds what is no change of state to a machine's timeline. */
+export async function recordMachineEvent(
+  db: Database,
+  row: { id: MachineId; sessionId: SessionId | null },
+  event: { kind: 'diagnosis' | 'health'; name: string; detail: string | null },
+): Promise<void> {
+  const of = { subject: 'machine' as const, id: row.id, sessionId: row.sessionId, machineId: row.id };
+  await db.transaction().execute((tx) => appendEvent(tx, { ...of, ...event }));
 }
 
 export async function getMachine(db: Database, id: MachineId): Promise<MachineRow | undefined> {
@@ -309,9 +346,11 @@ export function toMachine(row: MachineRow): Machine {
     address: row.address,
     createdAt: row.createdAt.toISOString(),
     endedAt: row.endedAt?.toISOString() ?? null,
+    pooled: row.pooled,
     removeAt: row.state === 'destroyed' ? null : (row.removeAt?.toISOString() ?? null),
     stamps: row.stamps,
     error: row.error,
+    health: row.state === 'ready' ? row.health : null,
     actions: [...machineActions(row.kind, row.state)],
   };
 }

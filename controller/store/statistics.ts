@@ -1,7 +1,11 @@
 /** Counts for the metrics, made by the database. */
 import { sql } from 'kysely';
+import type { DiagnosisName } from '../../protocol/diagnoses.ts';
+import type { ErrorCode } from '../../protocol/errors.ts';
 import type { Statistics } from '../services.ts';
 import type { Database } from './tables.ts';
+
+const CODE = sql<ErrorCode | 'none'>`coalesce(error->>'code', 'none')`;
 
 /** Long enough for a transaction that was under way to be seen: what ended is counted that much later, ms. */
 const SETTLE_MS = 2_000;
@@ -21,7 +25,7 @@ export async function readStatistics(
   const upTo = rows[0]?.upTo ?? from;
   const count = sql<number>`count(*)::int`.as('count');
   const within = stepBuckets.map((seconds) => sql`count(*) FILTER (WHERE duration_ms <= ${seconds * 1000})`);
-  const [active, machines, ended, steps] = await Promise.all([
+  const [active, machines, degraded, ended, steps] = await Promise.all([
     db
       .selectFrom('loginSessions')
       .select(['state', count])
@@ -35,11 +39,18 @@ export async function readStatistics(
       .groupBy(['kind', 'state'])
       .execute(),
     db
+      .selectFrom('machines')
+      .select([sql<DiagnosisName>`health->'diagnosis'->>'name'`.as('diagnosis'), 'kind', count])
+      .where('state', '=', 'ready')
+      .where(sql<string>`health->>'state'`, '=', 'degraded')
+      .groupBy([sql`1`, 'kind'])
+      .execute(),
+    db
       .selectFrom('loginSessions')
-      .select(['provider', 'realm', 'state', count])
+      .select(['provider', 'realm', 'state', CODE.as('code'), count])
       .where('cleanedAt', '>=', from)
       .where('cleanedAt', '<', upTo)
-      .groupBy(['provider', 'realm', 'state'])
+      .groupBy(['provider', 'realm', 'state', CODE])
       .execute(),
     db
       .selectFrom('timeline')
@@ -57,5 +68,5 @@ export async function readStatistics(
       .groupBy('timeline.name')
       .execute(),
   ]);
-  return { active, machines, ended, steps, upTo };
+  return { active, machines, degraded, ended, steps, upTo };
 }

@@ -5,6 +5,7 @@
  */
 import type { ColumnType, Generated, JSONColumnType, Kysely, Selectable, Transaction } from 'kysely';
 import type { CredentialFacts } from '../../protocol/agent.ts';
+import type { MachineHealth, TimelineEvent } from '../../protocol/api.ts';
 import type { ErrorReport } from '../../protocol/errors.ts';
 import type { ApiKeyId, CredentialId, MachineId, ProviderId, SessionId, UserId } from '../../protocol/ids.ts';
 import type { MachineState, SessionState } from '../../protocol/lifecycles.ts';
@@ -74,6 +75,8 @@ export interface MachinesTable {
   display: Json<Display>;
   stamps: Json<Stamp[]>;
   error: Json<ErrorReport | null>;
+  /** Of a ready machine; null when nobody has looked since it is ready. */
+  health: Json<MachineHealth | null>;
   createdAt: CreatedAt;
   /** When it entered its state. */
   stateAt: ColumnType<Date, Date | undefined, Date>;
@@ -84,6 +87,8 @@ export interface MachinesTable {
   removeAt: NullableDate;
   /** When somebody last did something in it. */
   usedAt: ColumnType<Date, Date | undefined, Date>;
+  /** Booted before anybody asked; nobody's until a session claims it. */
+  pooled: Generated<boolean>;
 }
 
 export interface LoginSessionsTable {
@@ -132,7 +137,7 @@ export interface TimelineTable {
   seq: Generated<string>;
   subject: 'session' | 'machine';
   id: string;
-  kind: 'state' | 'checkpoint' | 'step';
+  kind: TimelineEvent['kind'];
   name: string;
   at: CreatedAt;
   durationMs: number | null;

@@ -144,7 +144,9 @@ describe('statistics', () => {
       ended += now.ended.length;
       steps.push(...now.steps);
       if (ended > 0)
-        expect(now.ended).toEqual([{ provider: 'codex', realm: 'test', state: 'cancelled', count: 1 }]);
+        expect(now.ended).toEqual([
+          { provider: 'codex', realm: 'test', state: 'cancelled', code: 'none', count: 1 },
+        ]);
       else await sleep(25);
     }
     expect(steps.toSorted((a, b) => a.step.localeCompare(b.step))).toEqual([

@@ -1,16 +1,22 @@
 /** Follows a machine's boot checklist to its end. Knows no database: the fault corpus runs this very code too. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PolydevError } from '../../protocol/errors.ts';
-import type { Stamp } from '../../protocol/machine.ts';
+import { type Checkpoint, checklist, type MachineKind, type Stamp } from '../../protocol/machine.ts';
 import type { AgentClient } from '../hosts/agent-client.ts';
 import type { HostClient } from '../hosts/host-client.ts';
+import type { Deadline } from './deadlines.ts';
 import { reportExit } from './watch.ts';
 
 export interface BootToFollow {
   readonly host: HostClient;
   readonly agent: AgentClient;
-  /** From now to `ready`. */
-  readonly deadlineMs: number;
+  readonly kind: MachineKind;
+  /** When the start was requested; deadlines count from then. */
+  readonly startedAt: Date;
+  /** Asked again before a machine is given up: the host may have become busier. Must not throw. */
+  readonly deadline: (checkpoint: Checkpoint) => Promise<Deadline>;
+  /** The version that the image's agent was verified with; null: not known. */
+  readonly agentVersion: string | null;
   /** Checkpoints reached before. */
   readonly before: readonly Stamp[];
   readonly onStamp: (stamp: Stamp) => Promise<void>;
@@ -19,16 +25,18 @@ export interface BootToFollow {
 
 /**
  * Mirrors the agent's checklist until `ready`, and stops as soon as it is certain that this will not come.
- * @throws machine_exited; agent_unauthorized; what the agent gives as the reason why the boot cannot go on;
- * machine_boot_stalled with the last checkpoint after the deadline
+ * @throws machine_exited; agent_unauthorized; agent_version_wrong at the agent's first answer; what the agent gives as
+ * the reason why the boot cannot go on; machine_boot_stalled naming the checkpoint whose deadline passed, and what the
+ * deadline was made from
  */
 export async function followBoot(boot: BootToFollow): Promise<void> {
-  const { host, agent, deadlineMs, onStamp, signal } = boot;
+  const { host, agent, onStamp, signal } = boot;
   const id = agent.machineId;
   const over = new AbortController();
   const stop = new AbortController();
   const limit = AbortSignal.any([signal, over.signal, stop.signal]);
-  const timer = setTimeout(() => over.abort(new Error('deadline')), deadlineMs);
+  const reached = new Set<Checkpoint>(['hypervisor', ...boot.before.map(({ checkpoint }) => checkpoint)]);
+  let last = boot.before.at(-1)?.checkpoint;
   const exit = (async () => {
     while (!limit.aborted) {
       try {
@@ -39,21 +47,25 @@ export async function followBoot(boot: BootToFollow): Promise<void> {
       }
     }
   })();
-  let last = boot.before.at(-1)?.checkpoint;
+  const overdue = watchDeadlines(boot, reached, over, limit, () => last);
+  const mark = async (stamp: Stamp): Promise<void> => {
+    last = stamp.checkpoint;
+    reached.add(stamp.checkpoint);
+    await onStamp(stamp);
+  };
+  let known = boot.agentVersion === null;
   try {
     for (;;) {
       limit.throwIfAborted();
       try {
+        if (!known) await checkVersion(agent, boot.agentVersion, limit);
+        known = true;
         for await (const event of agent.boot(limit)) {
-          if (event.type === 'stamp') {
-            last = event.stamp.checkpoint;
-            await onStamp(event.stamp);
-          } else if (event.type === 'ready') {
-            await onStamp({ checkpoint: 'agent', at: new Date().toISOString() });
+          if (event.type === 'stamp') await mark(event.stamp);
+          else if (event.type === 'ready') {
+            await mark({ checkpoint: 'agent', at: new Date().toISOString() });
             return;
-          } else {
-            throw PolydevError.fromReport(event);
-          }
+          } else throw PolydevError.fromReport(event);
         }
       } catch (error) {
         // Until the agent listens, nobody answers.
@@ -63,15 +75,58 @@ export async function followBoot(boot: BootToFollow): Promise<void> {
     }
   } catch (error) {
     if (signal.aborted) throw signal.reason;
-    if (!over.signal.aborted) throw error;
-    if (over.signal.reason instanceof PolydevError) throw over.signal.reason;
-    throw new PolydevError(
-      'machine_boot_stalled',
-      `machine ${id} was not ready after ${deadlineMs / 1000} s; its last checkpoint was ${last ?? 'none'}`,
-    );
+    if (over.signal.aborted) throw over.signal.reason;
+    throw error;
   } finally {
-    clearTimeout(timer);
     stop.abort();
-    await exit;
+    await Promise.all([exit, overdue]);
+  }
+}
+
+/** What else it does is of no interest when it is not the agent that was verified. */
+async function checkVersion(agent: AgentClient, wanted: string | null, signal: AbortSignal): Promise<void> {
+  const { version } = await agent.health(signal);
+  if (version === wanted) return;
+  throw new PolydevError(
+    'agent_version_wrong',
+    `the agent of machine ${agent.machineId} says version ${version}; its image was verified with ${wanted}`,
+  );
+}
+
+/** A controller that takes up a boot must have time to read the checklist, however long ago the start was, ms. */
+const LEAST_WAIT_MS = 5_000;
+/** So often the deadlines are looked at, ms. */
+const EVERY_MS = 500;
+
+/** Ends the boot when a checkpoint is missing after its deadline: the first missing one of the checklist is named. */
+async function watchDeadlines(
+  boot: BootToFollow,
+  reached: ReadonlySet<Checkpoint>,
+  over: AbortController,
+  limit: AbortSignal,
+  last: () => Checkpoint | undefined,
+): Promise<void> {
+  const begin = performance.now();
+  const earlier = Math.max(0, Date.now() - boot.startedAt.getTime());
+  // What was fixed at the beginning says when to look; what is fixed then says whether it is over.
+  const due = new Map<Checkpoint, number>();
+  for (const checkpoint of checklist(boot.kind)) due.set(checkpoint, (await boot.deadline(checkpoint)).ms);
+  while (!limit.aborted) {
+    const here = performance.now() - begin;
+    const elapsed = earlier + here;
+    for (const checkpoint of checklist(boot.kind)) {
+      if (reached.has(checkpoint) || elapsed < (due.get(checkpoint) ?? 0) || here < LEAST_WAIT_MS) continue;
+      const deadline = await boot.deadline(checkpoint);
+      due.set(checkpoint, deadline.ms);
+      if (elapsed < deadline.ms || limit.aborted || reached.has(checkpoint)) continue;
+      const late = Number((deadline.ms / 1000).toPrecision(3));
+      const message =
+        `machine ${boot.agent.machineId} did not reach "${checkpoint}" within ${late} s of its start; ` +
+        `its last checkpoint was ${last() ?? 'none'}`;
+      const lines = [`deadline of ${checkpoint}: ${late} s from the start (${deadline.from})`];
+      over.abort(new PolydevError('machine_boot_stalled', message, { lines }));
+      return;
+    }
+    await sleep(EVERY_MS, undefined, { signal: limit }).catch(() => undefined);
   }
 }

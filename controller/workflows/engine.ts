@@ -1,7 +1,9 @@
 /** Sets DBOS up: the same Postgres (schema `dbos`), our log, and an application version that only changed flows change. */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { Socket } from 'node:net';
 import { DBOS } from '@dbos-inc/dbos-sdk';
+import pg from 'pg';
 import type { Logger } from 'pino';
 
 export interface EngineOptions {
@@ -20,14 +22,42 @@ export function applicationVersion(): string {
   return digest.digest('hex').slice(0, 16);
 }
 
-/** To be called before workflows are registered and DBOS is launched. */
-export function configureEngine(options: EngineOptions): void {
+/**
+ * What a killed Postgres looks like on its unix socket, until the next one listens there. DBOS repeats what broke for other
+ * reasons of a lost connection, but takes these for failures, and leaves the workflow as it is until the next start.
+ */
+const LOST = new Set(['ENOENT', 'EPIPE']);
+
+class EngineSocket extends Socket {
+  override emit(event: string | symbol, ...args: unknown[]): boolean {
+    const [error] = args;
+    if (event === 'error' && error instanceof Error && 'code' in error && LOST.has(String(error.code))) {
+      error.code = 'ECONNRESET';
+    }
+    return super.emit(event, ...args);
+  }
+}
+
+/**
+ * To be called before workflows are registered and DBOS is launched.
+ * @returns to be disposed of after DBOS was shut down
+ */
+export function configureEngine(options: EngineOptions): AsyncDisposable {
   const log = options.log.child({ part: 'dbos' });
+  const pool = new pg.Pool({
+    connectionString: options.databaseUrl,
+    max: 8,
+    application_name: 'polydev-dbos',
+    idle_in_transaction_session_timeout: 60_000,
+    stream: () => new EngineSocket(),
+  });
+  pool.on('error', (error) => log.warn({ err: error }, 'an idle database connection was lost'));
+  pool.on('connect', (client) => client.on('error', () => undefined));
   DBOS.setConfig({
     name: 'polydev',
     systemDatabaseUrl: options.databaseUrl,
     systemDatabaseSchemaName: 'dbos',
-    systemDatabasePoolSize: 8,
+    systemDatabasePool: pool,
     executorID: options.executorId,
     applicationVersion: applicationVersion(),
     enableOTLP: false,
@@ -40,6 +70,7 @@ export function configureEngine(options: EngineOptions): void {
       error: (entry, metadata) => log.error({ entry: String(entry), stack: metadata?.stack }),
     },
   });
+  return { [Symbol.asyncDispose]: () => pool.end() };
 }
 
 /** Those that nothing goes on with. */

@@ -2,13 +2,13 @@
  * The pieces of a login session. Each reads what it needs from the database, can be repeated after a crash at any
  * point, and meets a session that is already further on.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { ExecEvent, LoginStatus } from '../../protocol/agent.ts';
 import { type ErrorReport, PolydevError } from '../../protocol/errors.ts';
 import { type MachineId, newMachineId, type ProviderId, type SessionId } from '../../protocol/ids.ts';
 import { isFinal, type MachineState, type SessionState } from '../../protocol/lifecycles.ts';
 import type { MachineKind } from '../../protocol/machine.ts';
 import { providers } from '../../providers/index.ts';
+import { isConnectionLost } from '../store/connection.ts';
 import { getCredential, releaseHolder } from '../store/credentials.ts';
 import { findBrowserMachine, getMachine, requestMachine } from '../store/machines.ts';
 import {
@@ -23,7 +23,9 @@ import type { MachineRow, SessionRow } from '../store/tables.ts';
 import { keepForAWhile } from './clean-up.ts';
 import { agentOf, type Context, readOperatorSettings } from './context.ts';
 import { bootMachine, destroyMachine, readMachine } from './machine-steps.ts';
+import { claimWarm } from './pool.ts';
 import { preserve } from './preserve.ts';
+import { withRetries } from './retries.ts';
 import { watched } from './watch.ts';
 
 export type LoginStep = (context: Context, id: SessionId) => Promise<void>;
@@ -94,7 +96,10 @@ export const prepareBrowserMachine: LoginStep = async (context, id) => {
   const row = await readSession(context, id);
   await watched(context, { sessionId: id, expiresAt: row.expiresAt }, async (signal) => {
     await goOn(context, id, 'preparing');
-    const machine = (await findBrowserMachine(context.db, id)) ?? (await request(context, row, 'browser'));
+    const machine =
+      (await findBrowserMachine(context.db, id)) ??
+      (await claimWarm(context, row, signal)) ??
+      (await request(context, row, 'browser'));
     await patchSession(context.db, id, { browserMachineId: machine.id });
     await bootMachine(context, machine.id, signal);
   });
@@ -160,11 +165,11 @@ export const capture: LoginStep = async (context, id) => {
   const machineId = machineOf(row);
   await watched(context, { sessionId: id, machineId }, async (signal) => {
     const { userId, provider, account, realm } = row;
-    const stored = await context.vault.capture(
-      agentOf(context, machineId),
-      { userId, provider, account, realm },
-      id,
-      { signal, onChecked: () => goOn(context, id, 'storing') },
+    const stored = await withRetries(signal, () =>
+      context.vault.capture(agentOf(context, machineId), { userId, provider, account, realm }, id, {
+        signal,
+        onChecked: () => goOn(context, id, 'storing'),
+      }),
     );
     await goOn(context, id, 'installing', { credentialId: stored.credentialId });
   });
@@ -313,6 +318,7 @@ export async function cleanUp(context: Context, id: SessionId): Promise<void> {
         await endBrowserMachine(context, machine.id, error, limit);
       }
     } catch (error) {
+      if (isConnectionLost(error)) throw error;
       // The reconciler goes on trying.
       const named = PolydevError.from(error);
       problem = named.code;
@@ -328,7 +334,7 @@ export async function cleanUp(context: Context, id: SessionId): Promise<void> {
 
 /**
  * Follows the login until `until` holds. A broken stream is taken up again; the status is repeated by the agent.
- * @throws the login's own error when it failed; machine_unreachable after ten broken streams in a row
+ * @throws the login's own error when it failed; machine_unreachable when its streams break for half a minute
  */
 async function followLogin(
   context: Context,
@@ -348,22 +354,6 @@ async function followLogin(
     }
     throw new PolydevError('machine_unreachable', `the login events of machine ${machineId} ended early`);
   });
-}
-
-/** Repeats what the connection to the machine broke, up to ten times in about ten seconds. */
-async function withRetries<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    const began = performance.now();
-    try {
-      return await work();
-    } catch (error) {
-      const { code } = PolydevError.from(error);
-      if (signal.aborted || (code !== 'machine_unreachable' && code !== 'host_unreachable')) throw error;
-      if (performance.now() - began > 30_000) attempt = 0;
-      if (attempt >= 10) throw error;
-    }
-    await sleep(Math.min(100 * 2 ** attempt, 1_500), undefined, { signal });
-  }
 }
 
 async function installTarget(context: Context, row: SessionRow) {

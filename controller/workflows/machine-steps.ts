@@ -3,6 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import type { MachineState } from '../../protocol/lifecycles.ts';
+import type { Stamp } from '../../protocol/machine.ts';
+import { readBootTimes } from '../store/boot-times.ts';
+import { isConnectionLost } from '../store/connection.ts';
 import {
   advanceMachine,
   getMachine,
@@ -12,10 +15,12 @@ import {
   touchMachine,
 } from '../store/machines.ts';
 import type { MachineRow } from '../store/tables.ts';
-import { followBoot } from './boot.ts';
-import { agentOf, type Context } from './context.ts';
+import { type BootToFollow, followBoot } from './boot.ts';
+import { agentOfRow, type Context, poolToken } from './context.ts';
+import { deadlineOf, type Load } from './deadlines.ts';
 import { preserve } from './preserve.ts';
 import { restoreCredentials } from './restore.ts';
+import { withRetries } from './retries.ts';
 import { resumeMachine } from './sleep-steps.ts';
 import { endedError } from './watch.ts';
 
@@ -79,15 +84,18 @@ async function stopHalfStarted(context: Context, id: MachineId): Promise<void> {
 /**
  * Brings a requested, stopped, hibernated or half-started machine to `ready`; a ready one is only looked at. It counts as
  * used, so that it does not hibernate for being idle a moment later.
- * @throws machine_start_failed and what else the host names; machine_exited; machine_boot_stalled with the last
- * checkpoint after the deadline; what the agent gives as the reason why the boot cannot go on. The machine is then
+ * @throws machine_start_failed and what else the host names; machine_exited; machine_boot_stalled naming
+ * the checkpoint whose deadline passed; what the agent gives as the reason why the boot cannot go on. The machine is then
  * `failed`, or `stopped` if it is a CLI machine, with the same error; but not when the signal fired.
  */
 export async function bootMachine(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
   try {
-    await boot(context, id, signal);
+    // A host service that starts again has the machine, or takes back what it had begun: asking again is right for both.
+    await withRetries(signal, () => boot(context, id, signal), ['host_unreachable']);
   } catch (error) {
     if (signal.aborted) throw signal.reason;
+    // Says nothing about the machine: the step is repeated.
+    if (isConnectionLost(error)) throw error;
     const named = PolydevError.from(error);
     const { state } = await readMachine(context, id);
     // The host being away for a moment says nothing about a machine that was ready.
@@ -133,12 +141,12 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
         realm: row.realm,
         limits: row.limits,
         display: row.display,
-        agentTokenHash: context.vault.deriveMachineToken(id).hash,
+        agentTokenHash: (row.pooled ? poolToken(context, id) : context.vault.deriveMachineToken(id)).hash,
       },
       signal,
     );
     await patchMachine(context.db, id, { driver: made.driver, image: made.image, address: made.address });
-    for (const stamp of made.stamps) await recordStamp(context.db, id, stamp);
+    for (const stamp of made.stamps) await stamped(context, id, stamp);
     if (made.state !== 'running') throw endedError(id, made);
     await reach(context, id, 'booting');
     state = 'booting';
@@ -146,24 +154,74 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
   if (state !== 'booting') {
     throw new PolydevError('illegal_transition', `machine ${id} is ${state} and cannot boot`);
   }
-  // A host that is away for a moment is no reason to give the boot up.
-  const known = await context.host.get(id, signal).catch(() => undefined);
+  const started = await readMachine(context, id);
   await followBoot({
     host: context.host,
-    agent: agentOf(context, id),
-    deadlineMs: context.settings.bootDeadlineMs * (known?.slowdown ?? 1),
-    before: (await readMachine(context, id)).stamps,
-    onStamp: (stamp) => recordStamp(context.db, id, stamp),
+    agent: agentOfRow(context, started),
+    kind: started.kind,
+    startedAt: started.startedAt ?? new Date(),
+    deadline: await deadlinesFor(context, started, signal),
+    agentVersion: await verifiedAgent(context, started, signal),
+    before: started.stamps,
+    onStamp: (stamp) => stamped(context, id, stamp),
     signal,
   });
   const booted = await context.host.get(id, signal);
-  for (const stamp of booted?.stamps ?? []) await recordStamp(context.db, id, stamp);
+  for (const stamp of booted?.stamps ?? []) await stamped(context, id, stamp);
   const row = await readMachine(context, id);
   const lacks = row.kind === 'cli' ? await restoreCredentials(context, row, signal) : null;
   await reach(context, id, 'ready', {
     error: lacks?.toReport() ?? null,
     ...(booted === undefined ? {} : { address: booted.address }),
   });
+}
+
+/** A checkpoint was reached: into the checklist, the timeline and the metrics. */
+async function stamped(context: Context, id: MachineId, stamp: Stamp): Promise<void> {
+  const reached = await recordStamp(context.db, id, stamp);
+  if (reached === undefined || reached.durationMs === null) return;
+  const { driver, kind, durationMs } = reached;
+  context.meters.checkpoint({ driver, kind, checkpoint: stamp.checkpoint, durationMs });
+}
+
+/** How long an answer about the host's load is good for, ms. */
+const LOAD_FRESH_MS = 2_000;
+
+/** The deadlines of a boot. A host that is away for a moment is no reason to give the boot up: its load is then unknown. */
+async function deadlinesFor(
+  context: Context,
+  { id, hostId, driver, kind }: MachineRow,
+  signal: AbortSignal,
+): Promise<BootToFollow['deadline']> {
+  const known = await context.host.get(id, signal).catch(() => undefined);
+  const rules = {
+    usualMs: context.settings.bootDeadlineMs,
+    slowdown: known?.slowdown ?? 1,
+    measured: await readBootTimes(context.db, { hostId, driver: driver ?? known?.driver ?? 'unknown', kind }),
+  };
+  let load: { value: Promise<Load | undefined>; at: number } | undefined;
+  return async (checkpoint) => {
+    if (load === undefined || performance.now() - load.at > LOAD_FRESH_MS) {
+      const asked = context.host.health(AbortSignal.any([signal, AbortSignal.timeout(5_000)]));
+      const value = asked.then(
+        (health) => health.load,
+        () => undefined,
+      );
+      load = { value, at: performance.now() };
+    }
+    return deadlineOf(rules, checkpoint, await load.value);
+  };
+}
+
+/** The version of the agent that this machine's image was verified with; null when that is not known. */
+async function verifiedAgent(
+  context: Context,
+  { image }: MachineRow,
+  signal: AbortSignal,
+): Promise<string | null> {
+  if (image === null) return null;
+  const summary = await context.host.image(image, signal).catch(() => undefined);
+  return summary?.agentVersion ?? null;
 }
 
 /** Stops a machine that is ready or hibernates; its disk stays. */

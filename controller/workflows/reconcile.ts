@@ -24,13 +24,15 @@ import { settleSleep } from './sleep-steps.ts';
 import { endedError } from './watch.ts';
 
 /**
- * At the start of a controller, after DBOS has taken up what it can: a session without a workflow gets one, and one
- * whose workflow belongs to another version of the code, or has died, ends as `controller_restarted`.
+ * At the start of a controller, after DBOS has taken up what it can, and now and then: a session without a workflow gets
+ * one, and one whose workflow belongs to another version of the code, or has died, ends as `controller_restarted`.
+ * @returns how many are this controller's and go on
  */
 export async function reconcileSessions(
   context: Context,
   flows: { login: LoginFlow; abandon: LoginFlow },
-): Promise<void> {
+): Promise<number> {
+  let going = 0;
   for (const session of await listUnfinishedSessions(context.db)) {
     const workflow = await DBOS.getWorkflowStatus(loginWorkflowId(session.id));
     if (workflow === null && session.state === 'queued') {
@@ -40,15 +42,22 @@ export async function reconcileSessions(
     const active = workflow !== null && ['PENDING', 'ENQUEUED', 'DELAYED'].includes(workflow.status);
     // Another controller's work is its own until it starts again.
     if (active && workflow.executorId !== DBOS.executorID) continue;
-    if (active && workflow.applicationVersion === applicationVersion()) continue;
+    if (active && workflow.applicationVersion === applicationVersion()) {
+      going += 1;
+      continue;
+    }
     if (active) await DBOS.cancelWorkflow(workflow.workflowID);
     context.log.warn({ session: session.id, state: session.state }, 'a session could not be taken up');
+    context.meters.recovered('session_given_up');
     await DBOS.startWorkflow(flows.abandon, { workflowID: `abandon-${session.id}` })(session.id);
   }
+  return going;
 }
 
-/** A start of this age, or an end, is not under way any more: its deadlines are over. */
+/** A start of this age is not under way any more: its deadlines are over. */
 const STALE_MS = 300_000;
+/** An end of this age is asked for again, beside whoever may still wait for it: the host does it once. */
+const DESTROY_AGAIN_MS = 10_000;
 
 /** Once: the machines of the host against the rows. Every finding is corrected or named on the machine. */
 export async function reconcileMachines(context: Context, flows: MachineFlows): Promise<void> {
@@ -97,6 +106,7 @@ async function hibernateWhenIdle(context: Context, row: MachineRow, flows: Machi
 
 async function destroyUnowned(context: Context, id: MachineId, why: string): Promise<void> {
   context.log.warn({ machine: id, why }, 'a machine that nobody owns is destroyed');
+  context.meters.recovered('machine_unowned');
   await context.host
     .destroy(id, context.closing)
     .catch((error: unknown) => context.log.warn({ machine: id, err: PolydevError.from(error) }, 'it stays'));
@@ -108,7 +118,7 @@ async function reconcileMachine(
   known: HostMachine | undefined,
   flows: MachineFlows,
 ): Promise<void> {
-  const stale = Date.now() - row.stateAt.getTime() > STALE_MS;
+  const age = Date.now() - row.stateAt.getTime();
   switch (row.state) {
     case 'stopped': {
       // Its next start gets an empty disk, and the person may know why.
@@ -122,7 +132,11 @@ async function reconcileMachine(
       return;
     }
     case 'ready':
-      if (known === undefined || known.state === 'exited') {
+      if (row.pooled && known === undefined) {
+        // Its host was stopped in order, and browser machines go with it. It was nobody's: no failure.
+        await destroyMachine(context, row.id, context.closing);
+      } else if (known === undefined || known.state === 'exited') {
+        context.meters.recovered('machine_lost');
         await fail(context, row.id, endedError(row.id, known), [row.state]);
       } else if (known.state === 'stopped') {
         // Stopped by a controller that was killed before it could note it, or just now.
@@ -146,18 +160,19 @@ async function reconcileMachine(
       return;
     case 'hibernating':
     case 'resuming':
-      if (stale) await settleSleep(context, row.id, context.closing, null);
+      if (age > STALE_MS) await settleSleep(context, row.id, context.closing, null);
       return;
     case 'requested':
     case 'creating':
     case 'booting':
-      if (stale) {
+      if (age > STALE_MS) {
+        context.meters.recovered('start_given_up');
         const message = `the start of machine ${row.id} was given up by a controller that is gone`;
         await fail(context, row.id, new PolydevError('controller_restarted', message), [row.state]);
       }
       return;
     case 'destroying':
-      if (stale) await destroyMachine(context, row.id, context.closing);
+      if (age > DESTROY_AGAIN_MS) await destroyMachine(context, row.id, context.closing);
       return;
     case 'failed': {
       // Only CLI machines of earlier versions fail: they keep their disk until somebody decides, but do not run. A

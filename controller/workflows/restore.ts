@@ -1,10 +1,12 @@
 /** A CLI machine that has booted gets from the vault what is its person's, before anybody uses it. */
 import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId, ProviderId } from '../../protocol/ids.ts';
+import { isConnectionLost } from '../store/connection.ts';
 import { hasOpenLogin, listCredentialsOf } from '../store/credentials.ts';
 import { getMachine } from '../store/machines.ts';
 import type { CredentialRow, MachineRow } from '../store/tables.ts';
 import { agentOf, type Context } from './context.ts';
+import { withRetries } from './retries.ts';
 
 /**
  * Installs the person's stored credentials of the machine's realm, one per provider: those that the machine should
@@ -23,15 +25,11 @@ export async function restoreCredentials(
   let problem: PolydevError | null = null;
   for (const provider of new Set(rows.map((row) => row.provider))) {
     try {
-      await restoreOne(
-        context,
-        machine,
-        provider,
-        rows.filter((row) => row.provider === provider),
-        signal,
-      );
+      const candidates = rows.filter((row) => row.provider === provider);
+      await withRetries(signal, () => restoreOne(context, machine, provider, candidates, signal));
     } catch (error) {
       if (signal.aborted) throw signal.reason;
+      if (isConnectionLost(error)) throw error;
       const { code } = PolydevError.from(error);
       context.log.warn({ machine: machine.id, provider, code }, 'a credential could not be installed');
       problem = new PolydevError(

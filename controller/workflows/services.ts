@@ -4,6 +4,7 @@ import { DBOS } from '@dbos-inc/dbos-sdk';
 import type { Logger } from 'pino';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { HostClient } from '../hosts/host-client.ts';
+import { createMeters } from '../meters.ts';
 import type { Services } from '../services.ts';
 import { listen } from '../store/notifications.ts';
 import { prune } from '../store/prune.ts';
@@ -13,11 +14,14 @@ import { type Context, DEFAULT_SETTINGS, type WorkflowSettings } from './context
 import { createCredentials } from './credential-service.ts';
 import { configureEngine, pruneWorkflows } from './engine.ts';
 import { createHosts } from './host-service.ts';
-import { registerAbandon, registerLogin } from './login.ts';
+import { type LoginFlow, registerAbandon, registerLogin } from './login.ts';
 import { createLogins } from './logins.ts';
 import { type MachineFlows, registerMachineFlows } from './machine-flows.ts';
 import { createMachines } from './machine-service.ts';
+import { keepWatch } from './machine-watch.ts';
 import { createOperation } from './operation.ts';
+import { ownChecks } from './own-checks.ts';
+import { keepPool } from './pool.ts';
 import { reconcileMachines, reconcileSessions } from './reconcile.ts';
 import { createUses } from './uses.ts';
 
@@ -29,6 +33,8 @@ export interface ServicesDeps {
   readonly vault: Vault;
   readonly hostClient: HostClient;
   readonly log: Logger;
+  /** For the doctor, which looks at its mode; absent: the key is from the environment. */
+  readonly masterKeyFile?: string;
   /** Default: DEFAULT_SETTINGS. */
   readonly settings?: Partial<WorkflowSettings>;
   /** Stable over restarts, different for each controller on one database. Default `controller-1`. */
@@ -58,50 +64,66 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     uses: createUses(),
     settings: { ...DEFAULT_SETTINGS, ...deps.settings },
     log,
+    meters: createMeters(),
     closing: closing.signal,
   };
 
-  configureEngine({ databaseUrl: deps.databaseUrl, executorId: deps.executorId ?? 'controller-1', log });
+  starting.use(
+    configureEngine({ databaseUrl: deps.databaseUrl, executorId: deps.executorId ?? 'controller-1', log }),
+  );
   starting.defer(() => DBOS.shutdown({ deregister: true }));
   starting.defer(() => closing.abort());
   const login = registerLogin(context);
   const abandon = registerAbandon(context);
   const flows = registerMachineFlows(context);
   await DBOS.launch();
-  await reconcileSessions(context, { login, abandon });
-  const reconciling = keepReconciled(context, flows);
+  context.meters.recovered('session_resumed', await reconcileSessions(context, { login, abandon }));
+  const looking = Promise.all([keepReconciled(context, { ...flows, login, abandon }), keepWatch(context)]);
 
   const running = starting.move();
   return {
     logins: createLogins(context, login),
     machines: createMachines(context, flows),
     credentials: createCredentials(context, flows),
-    hosts: createHosts(context),
+    hosts: createHosts(context, () => ownChecks(context.db, deps.masterKeyFile)),
+    meters: context.meters,
     operation: createOperation(context),
     async [Symbol.asyncDispose]() {
       closing.abort();
-      await reconciling;
+      await looking;
       await running.disposeAsync();
     },
   };
 }
 
+/** A workflow that died beside its session is as rare as a failure of the engine itself. */
+const SESSIONS_EVERY_MS = 30_000;
 const PRUNE_EVERY_MS = 3_600_000;
 const DAY_MS = 86_400_000;
 
-async function keepReconciled(context: Context, flows: MachineFlows): Promise<void> {
+async function keepReconciled(
+  context: Context,
+  flows: MachineFlows & { login: LoginFlow; abandon: LoginFlow },
+): Promise<void> {
   let complained = false;
   let pruneAt = 0;
+  let sessionsAt = Date.now() + SESSIONS_EVERY_MS;
   while (!context.closing.aborted) {
     if (Date.now() >= pruneAt) {
       pruneAt = Date.now() + PRUNE_EVERY_MS;
       await pruneOld(context);
     }
     try {
+      if (Date.now() >= sessionsAt) {
+        sessionsAt = Date.now() + SESSIONS_EVERY_MS;
+        await reconcileSessions(context, flows);
+      }
       await reconcileMachines(context, flows);
+      await keepPool(context, flows);
       complained = false;
     } catch (error) {
-      if (!complained) context.log.warn({ err: PolydevError.from(error) }, 'machines could not be compared');
+      if (!complained)
+        context.log.warn({ err: PolydevError.from(error) }, 'sessions and machines could not be compared');
       complained = true;
     }
     await sleep(context.settings.reconcileEveryMs, undefined, { signal: context.closing, ref: false }).catch(

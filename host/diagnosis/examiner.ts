@@ -20,6 +20,8 @@ export interface Examined {
   readonly image: ImageId;
   readonly state: HostMachine['state'];
   readonly exit: ExitReport | null;
+  /** The host is ending it at this moment. */
+  readonly ending: boolean;
   readonly stamps: readonly Stamp[];
   /** Up to date. */
   readonly console: string;
@@ -96,6 +98,7 @@ export class Examiner {
       'console.log': machine?.console.slice(-MAX_TEXT) ?? (await text('console.log')),
       'agent.log': await text('agent.log'),
       'runtime.log': await text('runtime.log'),
+      'hypervisor.log': await text('hypervisor.log'),
     };
     const running = machine?.state === 'running';
     const recorded = running ? undefined : await this.#kept(id, 'facts-failure.json', Facts);

@@ -2,30 +2,25 @@
  * host/doctor/: what can be seen of a host before a machine starts, by trying it, each with what was seen and the command
  * that mends it.
  */
-export interface Check {
-  /** Short and stable, for scripts. */
-  readonly name: string;
-  /** `warn`: machines start, but something about them will not work or soon not work. */
-  readonly result: 'ok' | 'warn' | 'fail';
-  /** What was seen. */
-  readonly fact: string;
-  /** The command that mends it, or what to change; none when nothing is to be done. */
-  readonly remedy: string | null;
-}
+import type { CheckState, DoctorCheck, DoctorReport } from '../../protocol/doctor.ts';
 
-export const ok = (name: string, fact: string): Check => ({ name, result: 'ok', fact, remedy: null });
-export const warn = (name: string, fact: string, remedy: string): Check => ({
+export type Check = DoctorCheck;
+
+const check =
+  (state: CheckState) =>
+  (name: string, evidence: string, remedy: string): Check => ({ name, state, evidence, remedy });
+
+/** `remedy`, if any, is how to get what works without. */
+export const ok = (name: string, evidence: string, remedy: string | null = null): Check => ({
   name,
-  result: 'warn',
-  fact,
+  state: 'ok',
+  evidence,
   remedy,
 });
-export const fail = (name: string, fact: string, remedy: string): Check => ({
-  name,
-  result: 'fail',
-  fact,
-  remedy,
-});
+export const warn = check('warn');
+export const fail = check('fail');
+/** It could not be tried. */
+export const unknown = check('unknown');
 
 /** What a check threw is what it saw. */
 export async function attempt(
@@ -39,3 +34,10 @@ export async function attempt(
     return [fail(name, error instanceof Error ? error.message : String(error), remedy)];
   }
 }
+
+/** The checks as they are handed on. */
+export const report = (checks: readonly Check[]): DoctorReport => ({
+  at: new Date().toISOString(),
+  ok: checks.every(({ state }) => state !== 'fail'),
+  checks: [...checks],
+});

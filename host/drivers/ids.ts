@@ -16,8 +16,8 @@ const RANGES = 4096;
 export const firstIdOf = (range: number): number => BASE + range * ID_RANGE;
 
 /**
- * Claims a range for the machine whose folder is `owner`, the one its disk already has if there is one. Claims whose
- * owner's folder is gone are free again. Throws `machine_start_failed`.
+ * Claims a range for the machine whose folder is `owner`, the one its disk already has if there is one. Claiming again gives
+ * what `owner` has. Claims whose owner's folder is gone are free again. Throws `machine_start_failed`.
  */
 export async function claimIds(leases: Leases, owner: string, wanted: number | undefined): Promise<number> {
   const held = new Map((await leases.list()).map((lease) => [lease.number, lease.owner]));
@@ -37,6 +37,8 @@ export async function claimIds(leases: Leases, owner: string, wanted: number | u
       `the machine's disk belongs to host id ${wanted}, which is not free: ${held.get(range) ?? 'not one of ours'}`,
     );
   }
+  // Of an earlier host service, or of a start that was cut off.
+  for (const [range, holder] of held) if (holder === owner) return firstIdOf(range);
   // From a random place on: claims are gone after a reboot, and an instance that starts earlier than another one should
   // not meet the ranges that the disks of the other's machines have.
   const first = randomInt(RANGES);

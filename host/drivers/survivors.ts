@@ -7,7 +7,10 @@ import { MachineSpec, type Realm } from '../../protocol/machine.ts';
 import { listIfThere, parseJson, readIfThere } from '../system/files.ts';
 import { runs } from '../system/processes.ts';
 
-/** What every driver writes to `driver.json`. */
+/** In a machine's folder, from the moment its guest was started until it is taken back. */
+const STATE_FILE = 'driver.json';
+
+/** What every driver writes to it. */
 const State = z.object({
   driver: DriverName.default('namespace'),
   spec: MachineSpec,
@@ -24,7 +27,7 @@ export interface Survivor {
 export async function survivors(machinesFolder: string): Promise<Survivor[]> {
   const found: Survivor[] = [];
   for (const name of await listIfThere(machinesFolder)) {
-    const text = await readIfThere(join(machinesFolder, name, 'driver.json'));
+    const text = await readIfThere(join(machinesFolder, name, STATE_FILE));
     // A file that a loss of power left empty says as much as none.
     const state = text === undefined ? undefined : State.safeParse(parseJson(text)).data;
     if (state === undefined) continue;
@@ -33,3 +36,7 @@ export async function survivors(machinesFolder: string): Promise<Survivor[]> {
   }
   return found;
 }
+
+/** Whether a driver has started the guest of a machine's folder and has not taken it back. */
+export const wasStarted = async (folder: string): Promise<boolean> =>
+  (await readIfThere(join(folder, STATE_FILE))) !== undefined;

@@ -46,6 +46,10 @@ export const ImageManifest = z.object({
 });
 export type ImageManifest = z.infer<typeof ImageManifest>;
 
+/** The version of the agent that an image was verified with; null when its manifest names none. */
+export const agentVersionOf = ({ layers }: Pick<ImageManifest, 'layers'>): string | null =>
+  layers.find(({ name }) => name === 'agent')?.contents.agent ?? null;
+
 /** A manifest that has not been verified yet. */
 export type UnverifiedImage = Omit<ImageManifest, 'verified' | 'booted'>;
 

@@ -13,6 +13,7 @@ import { ImageId, MachineId } from '../../protocol/ids.ts';
 import { DEFAULT_DISK_MIB, ExitReport, MachineSpec, type Stamp } from '../../protocol/machine.ts';
 import type { Examined } from '../diagnosis/examiner.ts';
 import type { Driver, Machine } from '../drivers/driver.ts';
+import { wasStarted } from '../drivers/survivors.ts';
 import type { Evidence } from '../evidence/evidence.ts';
 import { listIfThere, parseJson, readIfThere, writeAtomic } from '../system/files.ts';
 import { KeyedQueue } from './queue.ts';
@@ -93,6 +94,13 @@ export class MachineManager {
         continue;
       }
       const { spec, image, exit } = record.data;
+      if (spec.kind === 'browser' && exit === null && !(await wasStarted(this.#folder(id.data)))) {
+        // Killed in the middle of its start: whoever asks for it again gets a new one, as if nothing had been.
+        log.warn({ machine: id.data }, 'its start was cut off; taken back');
+        await driver.reclaim(id.data, { disk: true });
+        await rm(this.#folder(id.data), { recursive: true, force: true });
+        continue;
+      }
       const entry = newEntry(spec, image);
       entry.exit = exit;
       this.#entries.set(id.data, entry);
@@ -461,8 +469,8 @@ export class MachineManager {
   async examined(id: MachineId): Promise<Examined | undefined> {
     const entry = this.#entries.get(id);
     if (entry === undefined) return undefined;
-    const { spec, image, state, exit, stamps } = entry;
-    return { spec, image, state, exit, stamps, console: await this.console(id) };
+    const { spec, image, state, exit, stamps, ending } = entry;
+    return { spec, image, state, exit, stamps, ending, console: await this.console(id) };
   }
 
   async #refreshEvidence(id: MachineId): Promise<void> {

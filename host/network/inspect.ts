@@ -13,6 +13,8 @@ const Links = z.array(
   z.object({
     ifname: z.string(),
     flags: z.array(z.string()).default([]),
+    master: z.string().optional(),
+    linkinfo: z.object({ info_kind: z.string().optional() }).optional(),
     addr_info: z.array(z.object({ local: z.string().optional() })).default([]),
   }),
 );
@@ -20,6 +22,9 @@ const Links = z.array(
 export interface NetworkPlace {
   /** Name of the machine's namespace. */
   namespace: string;
+  /** Path of the router's namespace, and the machine's link in it. */
+  router: string;
+  port: string;
   /** Every namespace of this instance. */
   namespaces: readonly string[];
   address: string | undefined;
@@ -30,8 +35,30 @@ export interface NetworkPlace {
   nodePath: string;
 }
 
-const linksOf = async (namespace: string): Promise<z.infer<typeof Links>> =>
-  Links.parse(JSON.parse(await run(['ip', '-j', 'addr', 'show'], { netns: namespacePath(namespace) })));
+const linksIn = async (netns: string): Promise<z.infer<typeof Links>> =>
+  Links.parse(JSON.parse(await run(['ip', '-j', '-d', 'addr', 'show'], { netns })));
+const linksOf = (namespace: string): Promise<z.infer<typeof Links>> => linksIn(namespacePath(namespace));
+
+/** Every address of a namespace. */
+export async function addressesIn(namespace: string): Promise<string[]> {
+  const links = await linksOf(namespace);
+  return links.flatMap(({ addr_info }) => addr_info.flatMap(({ local }) => local ?? []));
+}
+
+/** What the resolver and the provider answer to the machine, up to 2 s. */
+export async function askFromInside(place: NetworkPlace): Promise<Seen> {
+  const argv = [
+    place.nodePath,
+    '--disable-warning=ExperimentalWarning',
+    join(import.meta.dirname, 'check.ts'),
+  ];
+  const netns = namespacePath(place.namespace);
+  const said = await run([...argv, place.resolver, place.provider ?? '-'], {
+    netns,
+    timeoutMs: CHECK_DEADLINE_MS,
+  });
+  return Seen.parse(JSON.parse(said));
+}
 
 /** `active`: also asks the resolver and the provider (up to 2 s); else only what costs nothing is said. */
 export async function inspectNetwork(place: NetworkPlace, active: boolean): Promise<NetworkFacts> {
@@ -42,31 +69,27 @@ export async function inspectNetwork(place: NetworkPlace, active: boolean): Prom
     leases,
     namespace: there,
     device: null,
+    bridge: null,
     addressOwners: [],
     resolver: null,
     provider: null,
     listening: null,
   };
   if (!there) return facts;
-  const device = (await linksOf(namespace)).find(({ ifname }) => ifname === 'eth0');
-  if (device !== undefined) facts.device = { name: 'eth0', up: device.flags.includes('UP') };
+  const link = (await linksIn(place.router).catch(() => [])).find(({ ifname }) => ifname === place.port);
+  facts.bridge = link?.master ?? null;
+  // A virtual machine's own interface is inside it; what the host has of it is the TAP.
+  const tap = link?.linkinfo?.info_kind === 'tun';
+  const device = tap ? link : (await linksOf(namespace)).find(({ ifname }) => ifname === 'eth0');
+  if (device !== undefined) facts.device = { name: device.ifname, up: device.flags.includes('UP') };
   if (!active) return facts;
   for (const name of place.namespaces) {
-    const links = await linksOf(name).catch(() => []);
-    const holds = links.some(({ addr_info }) => addr_info.some(({ local }) => local === address));
-    if (address !== undefined && holds) facts.addressOwners.push(name);
+    const held = await addressesIn(name).catch((): string[] => []);
+    if (address !== undefined && held.includes(address)) facts.addressOwners.push(name);
   }
-  const said = await run(
-    [
-      place.nodePath,
-      '--disable-warning=ExperimentalWarning',
-      join(import.meta.dirname, 'check.ts'),
-      place.resolver,
-      place.provider ?? '-',
-    ],
-    { netns: namespacePath(namespace), timeoutMs: CHECK_DEADLINE_MS },
-  );
-  const seen = Seen.parse(JSON.parse(said));
+  // Nothing of the host can be inside a virtual machine's network, and its namespace is empty.
+  if (tap) return facts;
+  const seen = await askFromInside(place);
   facts.listening = seen.listening;
   // Without a device nothing can answer: that the resolver is silent says nothing about the resolver then.
   if (facts.device === null) return facts;

@@ -6,11 +6,20 @@ import fastify, { type FastifyInstance, type RawServerDefault } from 'fastify';
 import type { Logger } from 'pino';
 import { z } from 'zod';
 import { DiagnosisRequest } from '../../protocol/diagnoses.ts';
+import type { DoctorReport } from '../../protocol/doctor.ts';
 import { ERRORS, PolydevError } from '../../protocol/errors.ts';
-import { type HostHealth, UPLOADED_EVIDENCE, type UploadedEvidence } from '../../protocol/host.ts';
-import { MachineId } from '../../protocol/ids.ts';
+import {
+  type HostHealth,
+  LookRequest,
+  UPLOADED_EVIDENCE,
+  type UploadedEvidence,
+} from '../../protocol/host.ts';
+import { ImageId, MachineId } from '../../protocol/ids.ts';
 import { MachineSpec } from '../../protocol/machine.ts';
 import type { Examiner } from '../diagnosis/examiner.ts';
+import type { Watcher } from '../diagnosis/watcher.ts';
+import { agentVersionOf } from '../images/manifest.ts';
+import type { ImageStore } from '../images/store.ts';
 import type { MachineManager } from '../machines/manager.ts';
 import { handleDial } from './dial.ts';
 
@@ -19,7 +28,11 @@ export interface ServerOptions {
   socketUid: number;
   machines: MachineManager;
   examiner: Examiner;
+  watcher: Watcher;
+  images: Pick<ImageStore, 'get'>;
   health: () => Promise<HostHealth>;
+  /** Tries everything; seconds. */
+  doctor: () => Promise<DoctorReport>;
   log: Logger;
 }
 
@@ -48,11 +61,26 @@ function parse<T>(schema: z.ZodType<T>, value: unknown): T {
 const idOf = (request: { params: unknown }): MachineId =>
   parse(z.object({ id: MachineId }), request.params).id;
 
-function routes(app: Routes, { machines, examiner, health }: ServerOptions): void {
+function routes(app: Routes, options: ServerOptions): void {
+  const { machines, examiner, watcher, images, health, doctor } = options;
   app.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) =>
     done(null, body),
   );
   app.get('/v1/health', () => health());
+  app.get('/v1/doctor', () => doctor());
+  app.get('/v1/images/:id', async (request) => {
+    const { id } = parse(z.object({ id: ImageId }), request.params);
+    const manifest = await images.get(id);
+    if (manifest === undefined) throw new PolydevError('not_found', `this host has no image ${id}`);
+    return { id, agentVersion: agentVersionOf(manifest) };
+  });
+  app.post('/v1/machines/:id/look', async (request) => {
+    const id = idOf(request);
+    const asked = parse(LookRequest, request.body);
+    const machine = await machines.examined(id);
+    if (machine === undefined) throw new PolydevError('not_found', `this host has no machine ${id}`);
+    return { diagnosis: await watcher.look(id, machine, asked) };
+  });
   app.get('/v1/machines', () => ({ machines: machines.list() }));
   app.put('/v1/machines/:id', (request) => {
     const spec = parse(MachineSpec, request.body);

@@ -4,6 +4,7 @@ import { EventEmitter, once } from 'node:events';
 import http from 'node:http';
 import type { Duplex } from 'node:stream';
 import {
+  type AgentHealth,
   type BootEvent,
   CredentialBundle,
   type CredentialFile,
@@ -19,17 +20,24 @@ import type { ProviderId } from '../../protocol/ids.ts';
 import { type Checkpoint, checklist, type MachineSpec } from '../../protocol/machine.ts';
 import { providers } from '../../providers/index.ts';
 
+/** What images are verified with, as the fake host says. */
+export const AGENT_VERSION = '1.2.3+fake';
+
 /** What the fake does; a test changes it before the machine is started. */
 export interface AgentBehaviour {
   /** The boot stops after this checkpoint without a word. */
   stallAfter?: Checkpoint;
   /** The boot ends with this error after the checkpoint `agent`. */
   bootFailure?: ErrorReport;
+  /** What it says of its desktop after the boot. */
+  healthFailure?: ErrorReport | undefined;
   /** What the CLI writes when the person signs in. */
   files: CredentialFile[];
   verify: { output: string; code: number };
   /** What it says that the login page is; default: the provider's. */
   loginUrl?: string;
+  /** What it says that it is; default AGENT_VERSION. */
+  version?: string;
   /** Credential files cannot be deleted. */
   deleteFailure?: boolean;
 }
@@ -42,7 +50,7 @@ function loginUrlOf(session: string): string {
   return url.href;
 }
 
-export type AgentPoint = 'boot' | 'login' | 'files' | 'install' | 'exec';
+export type AgentPoint = 'woke' | 'boot' | 'login' | 'files' | 'install' | 'exec';
 
 interface AgentGates {
   pass(point: AgentPoint): Promise<void>;
@@ -54,6 +62,7 @@ export class FakeAgent {
   readonly disk: Map<ProviderId, CredentialFile[]>;
   readonly inputs: string[] = [];
   readonly #spec: MachineSpec;
+  #tokenHash: string;
   readonly #behaviour: AgentBehaviour;
   readonly #server: http.Server;
   readonly #changed = new EventEmitter().setMaxListeners(0);
@@ -71,6 +80,7 @@ export class FakeAgent {
     disk: Map<ProviderId, CredentialFile[]>,
   ) {
     this.#spec = spec;
+    this.#tokenHash = spec.agentTokenHash;
     this.#behaviour = behaviour;
     this.gates = gates;
     this.disk = disk;
@@ -136,7 +146,7 @@ export class FakeAgent {
 
   #authorized(request: http.IncomingMessage): boolean {
     const token = request.headers.authorization?.replace(/^Bearer /, '') ?? '';
-    return createHash('sha256').update(token).digest('hex') === this.#spec.agentTokenHash;
+    return createHash('sha256').update(token).digest('hex') === this.#tokenHash;
   }
 
   async #answer(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
@@ -154,11 +164,20 @@ export class FakeAgent {
       return this.#credentials('codex', `${request.method}${files ?? ''}`, body, response);
     }
     switch (route) {
+      case 'GET /health': {
+        const { version = AGENT_VERSION, healthFailure: failure = null } = this.#behaviour;
+        const { id: machineId, kind } = this.#spec;
+        const ready = failure === null;
+        const health: AgentHealth = { version, machineId, kind, uptimeMs: 1000, stamps: [], ready, failure };
+        return void json(health);
+      }
       case 'GET /v1/log':
         return void response.end('a line of the agent\n');
       case 'POST /v1/woke': {
-        const { time } = Woke.parse(await body());
+        const { time, agentTokenHash } = Woke.parse(await body());
+        await this.gates.pass('woke');
         this.wakes += 1;
+        if (agentTokenHash !== undefined) this.#tokenHash = agentTokenHash;
         const now = Date.now();
         const aheadMs = now - Date.parse(time);
         return void json({ time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false });

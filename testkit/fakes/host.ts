@@ -8,11 +8,12 @@ import { EventEmitter, once } from 'node:events';
 import http from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { CredentialFile } from '../../protocol/agent.ts';
+import type { Diagnosis } from '../../protocol/diagnoses.ts';
 import { type ErrorReport, PolydevError } from '../../protocol/errors.ts';
 import type { HostHealth, HostMachine } from '../../protocol/host.ts';
 import { ImageId, MachineId, type ProviderId } from '../../protocol/ids.ts';
 import { type ExitReport, MachineSpec } from '../../protocol/machine.ts';
-import { type AgentBehaviour, type AgentPoint, FakeAgent } from './agent.ts';
+import { AGENT_VERSION, type AgentBehaviour, type AgentPoint, FakeAgent } from './agent.ts';
 import { Gates, type Hold } from './gates.ts';
 
 export type Point = AgentPoint | 'put' | 'delete' | 'hibernate' | 'resume';
@@ -28,9 +29,13 @@ interface FakeMachine {
 export interface HostBehaviour extends AgentBehaviour {
   /** PUT of a machine is refused with this. */
   putFailure?: ErrorReport;
+  /** What its health says otherwise. */
+  health?: Partial<HostHealth>;
   hibernateFailure?: ErrorReport;
   /** The machine is stopped then. */
   resumeFailure?: ErrorReport;
+  /** What a look at a machine that is ready sees; a test changes it. */
+  trouble?: Diagnosis | undefined;
 }
 
 const IMAGE = ImageId.parse('0123456789abcdef');
@@ -43,6 +48,8 @@ export class FakeHost implements AsyncDisposable {
   readonly destroyed: MachineId[] = [];
   /** `<id>/<name>` of every file of evidence that was handed over, in order. */
   readonly uploads: string[] = [];
+  /** Machines that were looked at, in order. */
+  readonly looks: MachineId[] = [];
   readonly #gates = new Gates<Point>();
   readonly #changed = new EventEmitter().setMaxListeners(0);
   readonly #server: http.Server;
@@ -155,6 +162,11 @@ export class FakeHost implements AsyncDisposable {
     if (url.pathname === '/v1/machines') {
       return void json({ machines: [...this.#machines.values()].map((machine) => this.#show(machine)) });
     }
+    if (url.pathname === '/v1/doctor') {
+      const check = { name: 'root', state: 'ok', evidence: 'runs as root', remedy: null };
+      return void json({ at: new Date().toISOString(), ok: true, checks: [check] });
+    }
+    if (url.pathname === `/v1/images/${IMAGE}`) return void json({ id: IMAGE, agentVersion: AGENT_VERSION });
     const [, noun, name, rest = ''] = /^\/v1\/(machines|evidence)\/([^/]+)(\/.*)?$/.exec(url.pathname) ?? [];
     const id = MachineId.parse(name);
     if (noun === 'evidence') {
@@ -178,6 +190,12 @@ export class FakeHost implements AsyncDisposable {
         return void json(this.#show(await this.#put(id, request)));
       case 'GET ':
         return void json(this.#show(this.#require(id)));
+      case 'POST /look': {
+        request.resume();
+        this.#require(id);
+        this.looks.push(id);
+        return void json({ diagnosis: this.behaviour.trouble ?? null });
+      }
       case 'GET /console':
         return void response.end('hello');
       case 'GET /exit':
@@ -262,7 +280,11 @@ export class FakeHost implements AsyncDisposable {
       diskMiB: { total: 8192, available: 4096 },
       promisedDiskMiB: { used: 0, allowed: 32_768 },
       evidence: { machines: 0, mib: 0, maxMachines: 200, maxMib: 512 },
+      load: { one: 0.5, cpus: 2 },
+      addresses: { used: this.#machines.size, size: 61 },
+      recovered: { adopted: 0, ended: 0 },
       problems: [],
+      ...this.behaviour.health,
     };
   }
 }

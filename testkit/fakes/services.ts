@@ -6,6 +6,7 @@
  */
 import { Duplex, PassThrough } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
+import { createMeters } from '../../controller/meters.ts';
 import type {
   Credentials,
   Hosts,
@@ -20,6 +21,7 @@ import type {
 import type { ExecEvent, ExecRequest, TerminalSize } from '../../protocol/agent.ts';
 import type { Credential, Host, Machine, Session, TimelineEvent } from '../../protocol/api.ts';
 import type { Diagnosis } from '../../protocol/diagnoses.ts';
+import type { DoctorReport } from '../../protocol/doctor.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { EvidenceFile } from '../../protocol/host.ts';
 import {
@@ -87,7 +89,11 @@ export class FakeServices implements Services {
       memoryMiB: { total: 8000, available: 6000 },
       diskMiB: { total: 80_000, available: 60_000 },
       promisedDiskMiB: { used: 10_240, allowed: 320_000 },
+      pool: { wanted: 0, ready: 0, starting: 0, problem: null },
       evidence: { machines: 3, mib: 1, maxMachines: 200, maxMib: 512 },
+      load: { one: 0.5, cpus: 2 },
+      addresses: { used: 2, size: 61 },
+      recovered: { adopted: 0, ended: 0 },
     },
   ];
   #seq = 0;
@@ -186,8 +192,10 @@ export class FakeServices implements Services {
       createdAt: now(),
       endedAt: null,
       removeAt: null,
+      pooled: false,
       stamps: [],
       error: null,
+      health: null,
       actions: [...machineActions(kind, state)],
       ...change,
     };
@@ -338,7 +346,19 @@ export class FakeServices implements Services {
     },
   };
 
-  readonly hosts: Hosts = { list: async () => this.hostList };
+  /** What the doctor says of every host. */
+  doctorReport: DoctorReport = { at: now(), ok: true, checks: [] };
+
+  readonly hosts: Hosts = {
+    list: async () => this.hostList,
+    doctor: async (id) => {
+      this.#mayFail();
+      if (!this.hostList.some((host) => host.id === id)) throw new PolydevError('not_found', `no host ${id}`);
+      return this.doctorReport;
+    },
+  };
+
+  readonly meters = createMeters();
 
   settings: Settings = SETTINGS_DEFAULTS;
 
@@ -370,7 +390,16 @@ export class FakeServices implements Services {
         machines: [...this.machineMap.values()]
           .filter(({ endedAt }) => endedAt === null)
           .map(({ kind, state }) => ({ kind, state, count: 1 })),
-        ended: over.map(({ provider, realm, state }) => ({ provider, realm, state, count: 1 })),
+        degraded: [...this.machineMap.values()].flatMap(({ kind, health }) =>
+          health?.diagnosis == null ? [] : [{ kind, diagnosis: health.diagnosis.name, count: 1 }],
+        ),
+        ended: over.map(({ provider, realm, state, error }) => ({
+          provider,
+          realm,
+          state,
+          code: error?.code ?? 'none',
+          count: 1,
+        })),
         steps: steps.map(({ step, seconds }) => ({
           step,
           count: 1,

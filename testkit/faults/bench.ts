@@ -5,7 +5,8 @@ import path from 'node:path';
 import { createAgentClient } from '../../controller/hosts/agent-client.ts';
 import { createHostClient } from '../../controller/hosts/host-client.ts';
 import { keepEvidence } from '../../controller/hosts/keep-evidence.ts';
-import { followBoot } from '../../controller/workflows/boot.ts';
+import { type BootToFollow, followBoot } from '../../controller/workflows/boot.ts';
+import { lookAt } from '../../controller/workflows/look.ts';
 import { reportExit } from '../../controller/workflows/watch.ts';
 import type { HostConfig } from '../../host/config.ts';
 import type { Case } from '../../host/diagnosis/case.ts';
@@ -17,9 +18,12 @@ import { newSessionId } from '../../protocol/ids.ts';
 import type { Stamp } from '../../protocol/machine.ts';
 import { Disk } from './disk.ts';
 import type { Fault } from './fault.ts';
+import { packDisk, stageOf } from './vm.ts';
 
 /** Long enough that whoever waits for it has not noticed what was certain. */
 const BOOT_DEADLINE_MS = 45_000;
+/** The same for a guest that is emulated in software on a busy computer. */
+const VM_BOOT_DEADLINE_MS = 240_000;
 
 export interface Outcome {
   readonly diagnosis: Diagnosis | null;
@@ -44,6 +48,16 @@ export const mountsAreOurs = (): boolean => {
   const outer = process.env.POLYDEV_OUTER_MOUNTS;
   return outer !== undefined && readlinkSync('/proc/self/ns/mnt') !== outer;
 };
+
+/** As the watch over ready machines does; then as a person who asks. */
+async function askAbout(
+  about: Pick<BootToFollow, 'host' | 'agent' | 'signal'> & { stamps: readonly Stamp[] },
+): Promise<Diagnosis | null> {
+  const { host, agent, stamps, signal } = about;
+  const { diagnosis, agentVersion } = await lookAt({ host, agent, patience: 1, signal });
+  if (diagnosis !== null) return diagnosis;
+  return host.diagnose(agent.machineId, { error: null, stamps: [...stamps], agentVersion }, signal);
+}
 
 /** A host service that several faults share, one after the other. */
 export class FaultBench implements AsyncDisposable {
@@ -85,27 +99,39 @@ export class FaultBench implements AsyncDisposable {
     const { id } = spec;
     const host = createHostClient(this.config.socketPath);
     const agent = createAgentClient(host, id, token);
-    const signal = AbortSignal.timeout(90_000);
-    const disk = new Disk(path.join(this.config.dataDir, 'machines', id));
+    const vm = fault.driver === 'qemu';
+    const deadlineMs = vm ? VM_BOOT_DEADLINE_MS : BOOT_DEADLINE_MS;
+    const signal = AbortSignal.timeout(deadlineMs + 45_000);
+    const folder = vm ? stageOf(this.config, id) : path.join(this.config.dataDir, 'machines', id);
+    const disk = vm ? new Disk(folder, 0) : new Disk(folder);
     const place = { id, config: this.config, disk, defer };
     defer(() => host.destroy(id));
     await fault.before?.(place);
+    if (vm) await packDisk(this.config, id);
 
     const began = performance.now();
     const stamps: Stamp[] = [];
     let ready = false;
     let error: PolydevError | null = null;
     try {
-      stamps.push(...(await host.put(spec, signal)).stamps);
-      await followBoot({
-        host,
-        agent,
-        deadlineMs: BOOT_DEADLINE_MS,
-        before: stamps,
-        onStamp: async (stamp) => void stamps.push(stamp),
-        signal,
-      });
-      ready = true;
+      const startedAt = new Date();
+      const made = await host.put(spec, signal);
+      stamps.push(...made.stamps);
+      await fault.started?.(place);
+      if (fault.started === undefined) {
+        await followBoot({
+          host,
+          agent,
+          kind: spec.kind,
+          startedAt,
+          deadline: async () => ({ ms: deadlineMs, from: 'the patience of this test' }),
+          agentVersion: (await host.image(made.image, signal)).agentVersion,
+          before: stamps,
+          onStamp: async (stamp) => void stamps.push(stamp),
+          signal,
+        });
+        ready = true;
+      }
       await fault.after?.(place);
       // As the controller does while a session uses a machine.
       await reportExit(host, id, 0, signal);
@@ -129,8 +155,11 @@ export class FaultBench implements AsyncDisposable {
       signal,
     });
     // A machine that is ready is asked about by an operator, who sees that something is wrong.
-    const agentVersion = error === null ? (await agent.health(signal)).version : null;
-    const diagnosis = kept ?? (await host.diagnose(id, { error: null, stamps, agentVersion }, signal));
+    const ask = async (): Promise<Diagnosis | null> =>
+      ready
+        ? askAbout({ host, agent, stamps, signal })
+        : host.diagnose(id, { error: null, stamps, agentVersion: null }, signal);
+    const diagnosis = kept ?? (error === null ? await ask() : null);
     const ms = performance.now() - began;
     await host.destroy(id, signal);
     const files = await host.evidence(id, signal);

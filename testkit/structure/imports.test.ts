@@ -44,6 +44,7 @@ const ALLOWED: Readonly<Record<string, { folders: readonly string[]; packages: r
         'images',
         'host/config.ts',
         'controller/store/embedded.ts',
+        'controller/store/database.ts',
         'web/build.ts',
         'testkit/person',
         'testkit/kvm-bench',

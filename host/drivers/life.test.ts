@@ -1,0 +1,33 @@
+import { existsSync } from 'node:fs';
+import { driverLifeContract } from '../../testkit/contracts/driver-life.ts';
+import { findVmParts } from '../images/vm.ts';
+import { CHECKOUT, IMAGE_CACHE, lacking, newInstance } from '../testing/fixture.ts';
+
+const missing = lacking({ image: true });
+const own = { bench: newInstance, checkout: CHECKOUT };
+/** Where processors are emulated each start takes half a minute: all of them only when asked for. */
+const full = process.env.POLYDEV_FULL_CONTRACT === '1';
+
+async function lackingForQemu(): Promise<string | undefined> {
+  if (missing !== undefined) return missing;
+  if (!existsSync('/usr/bin/qemu-system-x86_64')) return 'the package qemu-system-x86';
+  const parts = await findVmParts({ cacheDir: IMAGE_CACHE, checkout: CHECKOUT });
+  return parts === undefined ? 'the kernel of virtual machines (./polydev image build --vm)' : undefined;
+}
+
+driverLifeContract({
+  ...own,
+  name: 'namespace',
+  missing,
+  bootMs: 60_000,
+  countsProcesses: true,
+  many: { inARow: 20, atOnce: 5 },
+});
+driverLifeContract({
+  ...own,
+  name: 'qemu',
+  missing: await lackingForQemu(),
+  bootMs: 240_000,
+  countsProcesses: false,
+  many: full ? { inARow: 20, atOnce: 5 } : { inARow: 3, atOnce: 2 },
+});

@@ -1,0 +1,95 @@
+/** The genuine host service in a process of its own, and machines in it with the genuine agent, as a contract's rows use them. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type AgentClient, createAgentClient } from '../../controller/hosts/agent-client.ts';
+import { createHostClient, type HostClient } from '../../controller/hosts/host-client.ts';
+import type { HostConfig } from '../../host/config.ts';
+import { newMachineId } from '../../protocol/ids.ts';
+import type { MachineSpec } from '../../protocol/machine.ts';
+
+export interface Guest {
+  readonly spec: MachineSpec;
+  readonly agent: AgentClient;
+}
+
+export class HostProcess {
+  readonly #config: HostConfig;
+  readonly #checkout: string;
+  readonly #bootMs: number;
+  readonly host: HostClient;
+  #child: ChildProcess | undefined;
+
+  /** @param bootMs how long a machine may take until its agent is ready */
+  constructor(config: HostConfig, checkout: string, bootMs: number) {
+    this.#config = config;
+    this.#checkout = checkout;
+    this.#bootMs = bootMs;
+    this.host = createHostClient(config.socketPath);
+  }
+
+  async serve(changes: Partial<HostConfig> = {}): Promise<void> {
+    const script = join(this.#checkout, 'host/testing/serve.ts');
+    const argv = [script, JSON.stringify({ ...this.#config, ...changes })];
+    this.#child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
+    if (this.#child.stdout === null) throw new Error('no output');
+    await once(this.#child.stdout, 'data', { signal: AbortSignal.timeout(60_000) });
+  }
+
+  async end(signal: NodeJS.Signals): Promise<void> {
+    const child = this.#child;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill(signal);
+    await gone;
+  }
+
+  /** A machine that is not started yet. */
+  guest(kind: MachineSpec['kind'], limits: MachineSpec['limits']): Guest {
+    const token = randomBytes(16).toString('hex');
+    const spec: MachineSpec = {
+      id: newMachineId(),
+      kind,
+      realm: 'test',
+      limits,
+      display: { width: 1280, height: 800 },
+      agentTokenHash: createHash('sha256').update(token).digest('hex'),
+    };
+    return { spec, agent: createAgentClient(this.host, spec.id, token) };
+  }
+
+  /** Starts it and waits until its agent is ready. Throws with the console when that does not come. */
+  async start({ spec, agent }: Guest): Promise<void> {
+    await this.host.put(spec);
+    const signal = AbortSignal.timeout(this.#bootMs);
+    for (;;) {
+      const health = await agent.health(signal).catch(() => undefined);
+      if (health?.ready === true) return;
+      const state = (await this.host.get(spec.id))?.state;
+      if (health?.failure != null || signal.aborted || state !== 'running') {
+        const why = health?.failure?.message ?? `not ready, ${state}`;
+        throw new Error(`${why}; console:\n${await this.host.console(spec.id)}`);
+      }
+      await sleep(100);
+    }
+  }
+}
+
+export interface Said {
+  readonly text: string;
+  readonly code: number | null;
+  readonly signal: string | null;
+}
+
+/** Runs a command as the person; everything it printed, and how it ended. */
+export async function run({ agent }: Guest, argv: readonly string[], timeoutMs = 60_000): Promise<Said> {
+  let text = '';
+  const limit = AbortSignal.timeout(timeoutMs + 30_000);
+  for await (const event of agent.exec({ argv: [...argv], timeoutMs }, limit)) {
+    if (event.type === 'exit') return { text, code: event.code, signal: event.signal };
+    text += event.text;
+  }
+  throw new Error('the command has no end');
+}

@@ -1,0 +1,91 @@
+/**
+ * Crash safety, on light guests. In the default run: every step of every workflow at its worst moment (done, but not yet
+ * recorded) and a fixed sample of the effects within steps. With POLYDEV_CRASH=all (`./polydev test crash`): every
+ * boundary with every process, and 200 kills at random moments. The summary is .artifacts/crash.md.
+ */
+import { randomInt } from 'node:crypto';
+import { appendFile, mkdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { CHECKOUT, lacking } from '../../host/testing/fixture.ts';
+import { leaksAfterStop } from './audit.ts';
+import { storm } from './storm.ts';
+import { allCases, Bench, type Case, type Outcome, type Place } from './sweep.ts';
+import { stormSummary, sweepSummary, sweepTable } from './table.ts';
+
+const missing = lacking({ image: true });
+const all = process.env.POLYDEV_CRASH === 'all';
+/** Installations side by side. */
+const BENCHES = 2;
+const KILLS = all ? 200 : 12;
+/** Of the effects within steps, the default run takes one in so many. */
+const SAMPLE = 16;
+/** A whole run, in milliseconds; every wait within has a bound of its own. */
+const DEADLINE_MS = all ? 10_800_000 : 1_800_000;
+const REPORT = path.join(CHECKOUT, '.artifacts', 'crash.md');
+
+/** What is killed in this run. */
+function choose(places: readonly Place[]): Case[] {
+  const cases = allCases(places);
+  // The steps themselves come first.
+  const effect = ({ boundary }: Case) => (boundary.includes('>') ? 1 : 0);
+  if (all) return cases.sort((a, b) => effect(a) - effect(b));
+  let effects = 0;
+  return cases.filter(({ boundary }) =>
+    boundary.includes('>') ? effects++ % SAMPLE === 0 : boundary.endsWith(' done'),
+  );
+}
+
+describe.skipIf(missing !== undefined)(`crash safety (needs ${missing ?? 'nothing more'})`, () => {
+  const benches: Bench[] = [];
+  afterAll(async () => {
+    for (const bench of benches) await bench[Symbol.asyncDispose]();
+  });
+
+  it('comes right after a kill at every boundary, and leaves nothing', { timeout: DEADLINE_MS }, async () => {
+    for (let count = 0; count < BENCHES; count++) benches.push(await Bench.start());
+    const [first] = benches;
+    const places = (await first?.record()) ?? [];
+    expect(first?.unvisited(places), 'steps that no track comes to').toEqual([]);
+    const queue = choose(places);
+    const order = [...queue];
+    const outcomes: Outcome[] = [];
+    await mkdir(path.dirname(REPORT), { recursive: true });
+    await writeFile(`${REPORT}.log`, '');
+    await Promise.all(
+      benches.map(async (bench) => {
+        for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+          const outcome = await bench.run(next);
+          outcomes.push(outcome);
+          await appendFile(`${REPORT}.log`, `${JSON.stringify(outcome)}\n`);
+        }
+      }),
+    );
+    const place = ({ boundary, process }: Case) =>
+      order.findIndex((one) => one.boundary === boundary && one.process === process);
+    outcomes.sort((a, b) => place(a) - place(b));
+    const report = `${sweepSummary(outcomes)}\n\n${sweepTable(outcomes)}\n`;
+    await writeFile(REPORT, report);
+    process.stderr.write(`\n${all ? report : `${sweepSummary(outcomes)}\n`}`);
+    expect(outcomes.filter(({ problem }) => problem !== undefined)).toEqual([]);
+  });
+
+  it('comes right after kills at random moments, and leaves nothing', { timeout: DEADLINE_MS }, async () => {
+    const [bench] = benches;
+    if (bench === undefined) throw new Error('there is no installation');
+    const seed = process.env.POLYDEV_CRASH_SEED ?? String(randomInt(2 ** 31));
+    process.stderr.write(`\nrandom kills with POLYDEV_CRASH_SEED=${seed}\n`);
+    const result = await storm(bench, { seed: Number(seed), kills: KILLS });
+    const summary = `${stormSummary(result)}\n`;
+    await appendFile(REPORT, `\n${summary}`);
+    process.stderr.write(summary);
+    expect(result.problems).toEqual([]);
+  });
+
+  it('leaves nothing at all when it is stopped', { timeout: 120_000 }, async () => {
+    for (const bench of benches.splice(0)) {
+      await bench[Symbol.asyncDispose]();
+      expect(await leaksAfterStop(bench.rig)).toEqual([]);
+    }
+  });
+});
