@@ -4,6 +4,7 @@
  *
  * This file says what every step works with.
  */
+import { createHash } from 'node:crypto';
 import type { Logger } from 'pino';
 import type { MachineId } from '../../protocol/ids.ts';
 import { DEFAULT_DISK_MIB, type Display, type Limits, type MachineKind } from '../../protocol/machine.ts';
@@ -61,6 +62,22 @@ export interface Context {
 export function agentOf(context: Context, id: MachineId): AgentClient {
   return createAgentClient(context.host, id, context.vault.deriveMachineToken(id).token);
 }
+
+/** The token of a machine before anybody claims it; it ends with the claim. */
+export const poolToken = (context: Context, id: MachineId): { token: string; hash: string } => {
+  const token = context.vault.deriveKey(`pool-token/${id}`).toString('base64url');
+  return { token, hash: createHash('sha256').update(token).digest('hex') };
+};
+
+export function pooledAgentOf(context: Context, id: MachineId): AgentClient {
+  return createAgentClient(context.host, id, poolToken(context, id).token);
+}
+
+/** Of a machine as its row says: in the pool or somebody's. */
+export const agentOfRow = (
+  context: Context,
+  { id, pooled }: { id: MachineId; pooled: boolean },
+): AgentClient => (pooled ? pooledAgentOf(context, id) : agentOf(context, id));
 
 /** As they are now: an operator may have changed them a moment ago. */
 export const readOperatorSettings = async (context: Context): Promise<Settings> =>

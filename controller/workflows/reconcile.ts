@@ -132,7 +132,10 @@ async function reconcileMachine(
       return;
     }
     case 'ready':
-      if (known === undefined || known.state === 'exited') {
+      if (row.pooled && known === undefined) {
+        // Its host was stopped in order, and browser machines go with it. It was nobody's: no failure.
+        await destroyMachine(context, row.id, context.closing);
+      } else if (known === undefined || known.state === 'exited') {
         context.meters.recovered('machine_lost');
         await fail(context, row.id, endedError(row.id, known), [row.state]);
       } else if (known.state === 'stopped') {

@@ -21,6 +21,7 @@ import { createMachines } from './machine-service.ts';
 import { keepWatch } from './machine-watch.ts';
 import { createOperation } from './operation.ts';
 import { ownChecks } from './own-checks.ts';
+import { keepPool } from './pool.ts';
 import { reconcileMachines, reconcileSessions } from './reconcile.ts';
 import { createUses } from './uses.ts';
 
@@ -118,6 +119,7 @@ async function keepReconciled(
         await reconcileSessions(context, flows);
       }
       await reconcileMachines(context, flows);
+      await keepPool(context, flows);
       complained = false;
     } catch (error) {
       if (!complained)

@@ -24,6 +24,7 @@ import {
   namespacePrefix,
   parseAddress,
   planSubnet,
+  portName,
   routerNamespace,
 } from './addresses.ts';
 import { forwardingConfig, hostResolvers, startDns } from './dns.ts';
@@ -327,6 +328,8 @@ export class Network implements AsyncDisposable {
     const { instance, idp } = this.#settings;
     return {
       namespace: machineNamespace(instance, id),
+      router: namespacePath(routerNamespace(instance)),
+      port: portName(id),
       namespaces: (await instanceNamespaces(instance)).filter(
         (name) => name !== routerNamespace(instance) && name !== idpNamespace(instance),
       ),

@@ -38,7 +38,7 @@ export async function storm(
 ): Promise<Storm> {
   const { rig } = bench;
   const random = randomFrom(options.seed);
-  const tracks = TRACKS.filter(({ killsItself }) => !killsItself);
+  const tracks = TRACKS.filter(({ alone }) => alone !== true);
   const kills = { controller: 0, host: 0, postgres: 0, machine: 0 };
   const ends = new Map<string, number>();
   const problems: string[] = [];

@@ -65,6 +65,16 @@ function HostCard({ host }: { readonly host: Host }) {
             </dd>
           </>
         )}
+        {host.pool.wanted + host.pool.ready > 0 && (
+          <>
+            <dt>Warm machines</dt>
+            <dd>
+              {host.pool.ready} of {host.pool.wanted} ready
+              {host.pool.starting > 0 && `, ${host.pool.starting} starting`}
+              {host.pool.problem !== null && `; no more, because ${host.pool.problem}`}
+            </dd>
+          </>
+        )}
         {host.evidence !== null && (
           <>
             <dt>Evidence</dt>

@@ -93,6 +93,7 @@ function MachineRow({ machine, onProblem, onChange }: MachineRowProps) {
         <span className="list-title">
           <Link to={{ page: 'machine', id: machine.id }}>{KIND_WORDS[machine.kind]}</Link>
           {machine.realm === 'test' && <span className="mark">test</span>}
+          {machine.pooled && <span className="mark">warm</span>}
         </span>
         <span className="hint">
           <code>{machine.id}</code>, made{' '}

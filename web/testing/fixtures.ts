@@ -70,6 +70,7 @@ export function fixtures(now = Date.now()) {
       address: '10.80.0.12',
       createdAt: iso(now - 12 * 24 * HOUR),
       endedAt: null,
+      pooled: false,
       removeAt: null,
       stamps: [
         { checkpoint: 'hypervisor', at: iso(now - 12 * 24 * HOUR + 84) },
@@ -93,6 +94,7 @@ export function fixtures(now = Date.now()) {
       address: '10.80.0.14',
       createdAt: iso(failedAt),
       endedAt: iso(failedAt + 4_420),
+      pooled: false,
       removeAt: iso(now + HOUR),
       stamps: [
         { checkpoint: 'hypervisor', at: iso(failedAt + 91) },
@@ -156,6 +158,7 @@ export function fixtures(now = Date.now()) {
       memoryMiB: { total: 15_990, available: 11_204 },
       diskMiB: { total: 101_000, available: 74_300 },
       promisedDiskMiB: { used: 18_432, allowed: 404_000 },
+      pool: { wanted: 2, ready: 1, starting: 1, problem: null },
       evidence: { machines: 12, mib: 9, maxMachines: 200, maxMib: 512 },
       load: { one: 0.5, cpus: 8 },
       addresses: { used: 2, size: 61 },
@@ -171,6 +174,7 @@ export function fixtures(now = Date.now()) {
       memoryMiB: { total: 7_950, available: 6_102 },
       diskMiB: { total: 40_000, available: 2_900 },
       promisedDiskMiB: { used: 0, allowed: 160_000 },
+      pool: { wanted: 0, ready: 0, starting: 0, problem: null },
       evidence: { machines: 0, mib: 0, maxMachines: 200, maxMib: 512 },
       load: { one: 0.1, cpus: 4 },
       addresses: { used: 0, size: 61 },

@@ -10,6 +10,8 @@ import { MARK_BYTES } from '../../../protocol/channel/frames.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { type ImageId, MachineId } from '../../../protocol/ids.ts';
 import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
+import type { GuestFacts } from '../../evidence/facts.ts';
+import { limitFacts } from '../../evidence/limits.ts';
 import { Console } from '../../machines/console.ts';
 import type { Attachment, Network } from '../../network/network.ts';
 import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
@@ -22,10 +24,11 @@ import type { Driver, DriverReport, Machine } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
 import { GuestChannel } from '../vm/channel.ts';
 import { configDrive, guestConfig, hostnameOf } from '../vm/config.ts';
-import { diskOwner, diskPath, ensureDisk, removeDisk } from '../vm/disk.ts';
+import { diskOwner, diskPath, diskSpace, ensureDisk, removeDisk } from '../vm/disk.ts';
 import { kvmGroup } from '../vm/kvm.ts';
-import { VirtualMachine } from '../vm/machine.ts';
+import { type Consoles, VirtualMachine } from '../vm/machine.ts';
 import { type Accelerator, AGENT_PORT_NAME, hypervisorArguments, TRANSLATION_MIB } from './args.ts';
+import { hypervisorEvidence, hypervisorFacts, logFolder, recordStart } from './evidence.ts';
 import { type Hypervisor, startHypervisor } from './hypervisor.ts';
 import { probe } from './probe.ts';
 import { readState, type State, writeState } from './state.ts';
@@ -56,10 +59,17 @@ export interface QemuDriverOptions {
 const MIB = 1024 * 1024;
 /** The hypervisor's own memory beside the guest's. */
 const OVERHEAD_MIB = 256;
+/** Measured: with 64 the kernel ends without a word, with 112 the guest reads its programs again and again and never gets on. */
+const MIN_MEMORY_MIB = 256;
+/** Its threads. */
+const HYPERVISOR_PIDS = 128;
 const FIRST_INHERITED = 3;
 
-/** Measured on two shared cores: a boot to the agent takes 14 s instead of 1, a step of a login 2 to 8 times as long. */
-const SLOWDOWN: Readonly<Record<Accelerator, number>> = { tcg: 4, kvm: 1 };
+/**
+ * Measured on two shared cores: a boot to the agent takes 14 s instead of 1, a step of a login 2 to 8 times as long. What is
+ * certain to fail is not waited for, so this may be generous.
+ */
+const SLOWDOWN: Readonly<Record<Accelerator, number>> = { tcg: 8, kvm: 1 };
 
 interface Place {
   folder: string;
@@ -68,6 +78,8 @@ interface Place {
   agent: string;
   qmp: string;
   console: string;
+  /** What the hypervisor itself prints. */
+  log: string;
 }
 
 export class QemuDriver implements Driver {
@@ -100,6 +112,7 @@ export class QemuDriver implements Driver {
       agent: join(runFolder, 'agent.sock'),
       qmp: join(runFolder, 'qmp.sock'),
       console: join(runFolder, 'console'),
+      log: join(runFolder, 'hypervisor'),
     };
   }
 
@@ -110,6 +123,12 @@ export class QemuDriver implements Driver {
     if (adopted !== undefined) return adopted;
     await this.reclaim(spec.id, { disk: false });
 
+    if (spec.limits.memoryMiB < MIN_MEMORY_MIB) {
+      throw new PolydevError(
+        'machine_start_failed',
+        `a virtual machine needs at least ${MIN_MEMORY_MIB} MiB of memory, not ${spec.limits.memoryMiB}`,
+      );
+    }
     const { images, network, idLeases } = this.#options;
     const image = spec.image ?? (await images.current())?.id;
     if (image === undefined) throw new PolydevError('image_missing', 'this host has no current image');
@@ -119,11 +138,12 @@ export class QemuDriver implements Driver {
     undo.defer(() => this.reclaim(spec.id, { disk: newDisk }));
     await mkdir(place.folder, { recursive: true, mode: 0o700 });
     await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
-    await Console.forget(place.folder);
+    await mkdir(logFolder(place.folder), { recursive: true, mode: 0o700 });
+    for (const folder of [place.folder, logFolder(place.folder)]) await Console.forget(folder);
     const owner = await claimIds(idLeases, place.folder, diskOwner(place.folder));
     await ensureDisk(place.folder, spec, owner, signal);
-    const console = await Console.open(place.folder, place.console, owner);
-    undo.defer(() => console.close());
+    const consoles = await this.#openConsoles(place, owner);
+    undo.defer(() => consoles.close());
     const attachment = await network.attachTap(spec.id, spec.realm, signal);
     const mark = randomBytes(MARK_BYTES).toString('hex');
     let hypervisor: Hypervisor;
@@ -131,8 +151,11 @@ export class QemuDriver implements Driver {
       hypervisor = await this.#launch(spec, image, { place, owner, attachment, mark }, signal);
     } catch (thrown) {
       const error = PolydevError.from(thrown, 'machine_start_failed');
-      await console.flush();
-      const lines = (await Console.lastLines(place.folder, 20)).filter((line) => line !== '');
+      await consoles.flush();
+      const last = await Promise.all(
+        [place.folder, logFolder(place.folder)].map((folder) => Console.lastLines(folder, 20)),
+      );
+      const lines = last.flat().filter((line) => line !== '');
       const why = error.code === 'machine_start_failed' ? lines.at(-1) : undefined;
       throw new PolydevError(error.code, why === undefined ? error.message : `${error.message}: ${why}`, {
         cause: thrown,
@@ -154,7 +177,7 @@ export class QemuDriver implements Driver {
     };
     await writeState(place.folder, state);
     undo.move();
-    return this.#present(state, console, hypervisor.exited);
+    return this.#present(state, consoles, hypervisor.exited);
   }
 
   async #launch(
@@ -188,14 +211,15 @@ export class QemuDriver implements Driver {
       return FIRST_INHERITED + inherit.length - 1;
     };
     for (const socket of [place.qmp, place.agent]) rmSync(socket, { force: true });
-    const output = Console.guestEnd(place.console);
+    const output = Console.guestEnd(place.log);
+    undo.defer(() => closeSync(output));
     const files = {
       kernel: pass(openSync(parts.kernel, 'r')),
       initrd: pass(openSync(parts.initrd, 'r')),
       layers: layers.map((file) => pass(openSync(file, 'r'))),
       disk: pass(openSync(diskPath(place.folder), 'r+')),
       config: pass(openSync(config, 'r')),
-      console: pass(output),
+      console: pass(Console.guestEnd(place.console)),
       qmp: pass(listenUnix(place.qmp, 4)),
       agent: pass(listenUnix(place.agent, 4)),
       tap: pass(attachment.tap, false),
@@ -203,30 +227,37 @@ export class QemuDriver implements Driver {
     for (const socket of [place.qmp, place.agent]) await chmod(socket, 0o600);
     const { accelerator } = this.#options;
     const memoryMiB = spec.limits.memoryMiB + OVERHEAD_MIB + (accelerator === 'tcg' ? TRANSLATION_MIB : 0);
+    const plan = { accelerator, limits: spec.limits, kind: spec.kind, mac: attachment.mac, files };
+    const argv = hypervisorArguments({ ...plan, hostname: hostnameOf(spec.id) });
+    const limits = { memoryBytes: memoryMiB * MIB, cpus: spec.limits.cpus, pids: HYPERVISOR_PIDS };
+    const { cgroup } = place;
+    await recordStart(place.folder, { argv, files, parts, layers, uid: owner, cgroup, limits });
+    const netns = attachment.namespace;
     return startHypervisor(
       {
-        argv: hypervisorArguments({
-          accelerator,
-          limits: spec.limits,
-          kind: spec.kind,
-          hostname: hostnameOf(spec.id),
-          mac: attachment.mac,
-          files,
-        }),
+        argv,
         inherit,
         output,
         uid: owner,
         group: accelerator === 'kvm' ? kvmGroup() : undefined,
-        netns: attachment.namespace,
-        cgroup: place.cgroup,
-        limits: { memoryBytes: memoryMiB * MIB, cpus: spec.limits.cpus, pids: 128 },
+        netns,
+        cgroup,
+        limits,
         qmpPath: place.qmp,
       },
       signal,
     );
   }
 
-  #present(state: State, console: Console, ended: Promise<WaitStatus>): VirtualMachine {
+  async #openConsoles(place: Place, owner: number): Promise<Consoles> {
+    const guest = await Console.open(place.folder, place.console, owner);
+    const own = await Console.open(logFolder(place.folder), place.log, owner);
+    const both = async (work: (one: Console) => Promise<void>): Promise<void> =>
+      void (await Promise.all([guest, own].map(work)));
+    return { flush: () => both((one) => one.flush()), close: () => both((one) => one.close()) };
+  }
+
+  #present(state: State, console: Consoles, ended: Promise<WaitStatus>): VirtualMachine {
     const { id } = state.spec;
     const place = this.#place(id);
     const machine = new VirtualMachine({
@@ -251,9 +282,9 @@ export class QemuDriver implements Driver {
     if (known?.running === true) return known;
     const place = this.#place(id);
     const state = await readState(place.folder);
-    if (state === undefined || !runs(state) || !existsSync(place.console)) return undefined;
+    if (state === undefined || !runs(state) || !existsSync(place.log)) return undefined;
     if (this.#options.network.attached(id) === undefined) return undefined;
-    const console = await Console.open(place.folder, place.console, state.owner);
+    const console = await this.#openConsoles(place, state.owner);
     const { pid, startTicks } = state;
     return this.#present(state, console, this.#exits.watch({ pid, startTicks }));
   }
@@ -271,6 +302,20 @@ export class QemuDriver implements Driver {
     if (!options.disk) return;
     await removeDisk(folder);
     await releaseIds(this.#options.idLeases, folder);
+  }
+
+  evidence(id: MachineId): Promise<Record<string, string>> {
+    return hypervisorEvidence(this.#place(id).folder);
+  }
+
+  async inspect(spec: MachineSpec): Promise<GuestFacts | null> {
+    const { folder, cgroup, qmp } = this.#place(spec.id);
+    const known = limitFacts({ memoryMiB: spec.limits.memoryMiB, pids: HYPERVISOR_PIDS }, cgroup);
+    const state = await readState(folder);
+    if (known === null) return null;
+    const pid = state !== undefined && runs(state) ? state.pid : undefined;
+    const [diskKiB, hypervisor] = await Promise.all([diskSpace(folder), hypervisorFacts(pid, qmp)]);
+    return { ...known, diskKiB, hypervisor };
   }
 
   /** Takes back what belongs to no machine of `keep`; see the namespace driver. Disks stay: they are the manager's. */

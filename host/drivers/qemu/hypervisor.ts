@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { type CgroupLimits, joinCgroup, makeCgroup } from '../../system/cgroups.ts';
-import { spawnIn } from '../../system/command.ts';
+import { spawnIn, unprivileged } from '../../system/command.ts';
 import { identify, type ProcessIdentity } from '../../system/processes.ts';
 import type { WaitStatus } from '../../system/syscalls.ts';
 import { Qmp } from './qmp.ts';
@@ -28,11 +28,8 @@ export interface Hypervisor {
   exited: Promise<WaitStatus>;
 }
 
-const unprivileged = (uid: number, group: number | undefined): string[] => [
-  ...['setpriv', '--reuid', String(uid), '--regid', String(uid), '--no-new-privs'],
-  ...(group === undefined ? ['--clear-groups'] : ['--groups', String(group)]),
-  ...['--inh-caps', '-all', '--ambient-caps', '-all', '--bounding-set', '-all', '--'],
-];
+/** From a hypervisor's closed sockets to its end. */
+const LAST_WORDS_MS = 500;
 
 /** Spawns it; `exited` never rejects. Throws `machine_start_failed`. */
 export async function spawnHypervisor(start: Omit<HypervisorStart, 'qmpPath'>): Promise<Hypervisor> {
@@ -79,7 +76,12 @@ export async function startHypervisor(start: HypervisorStart, signal: AbortSigna
       await sleep(50);
     }
   })();
-  asked.catch(() => undefined);
-  await Promise.race([asked, ended]);
+  try {
+    await Promise.race([asked, ended]);
+  } catch (error) {
+    // Its end often shows first as a broken connection; how it ended says more.
+    await Promise.race([ended, sleep(LAST_WORDS_MS)]);
+    throw error;
+  }
   return hypervisor;
 }
