@@ -8,7 +8,7 @@ import type { HostHealth } from '../../protocol/host.ts';
 import { newMachineId } from '../../protocol/ids.ts';
 import { Realm } from '../../protocol/machine.ts';
 import type { Settings } from '../../protocol/settings.ts';
-import { wake, wokeNow } from '../hosts/wake.ts';
+import { tell, wake, wokeNow } from '../hosts/wake.ts';
 import { advanceMachine } from '../store/machines.ts';
 import { claimPooled, lastPoolFailure, listPooled, requestPooled } from '../store/pool.ts';
 import type { MachineRow, SessionRow } from '../store/tables.ts';
@@ -63,9 +63,9 @@ export async function claimWarm(
 async function personalise(context: Context, row: MachineRow, signal: AbortSignal): Promise<void> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(CLAIM_DEADLINE_MS)]);
   const agentTokenHash = context.vault.deriveMachineToken(row.id).hash;
-  await pooledAgentOf(context, row.id).woke({ ...wokeNow(), agentTokenHash }, limit);
+  const told = await tell(pooledAgentOf(context, row.id), { ...wokeNow(), agentTokenHash }, limit);
   const agent = agentOf(context, row.id);
-  await wake(agent, limit);
+  if (!told.right) await wake(agent, limit);
   const { ready, failure } = await agent.health(limit);
   if (failure !== null) throw PolydevError.fromReport({ error: failure });
   if (!ready) throw new PolydevError('machine_unreachable', `machine ${row.id} is not ready any more`);
