@@ -55,6 +55,7 @@ export async function runKvm(
   await writeFile(path.join(artifacts, 'kvm-console.log'), outcome.console);
   const report = path.join(artifacts, 'kvm.json');
   await writeFile(report, outcome.report);
+  if (signal.aborted) return;
   if (outcome.late) {
     tally.failed += 1;
     tally.failures.push(`kvm: no end after ${TIMEOUT_MS / 60_000} minutes; see .artifacts/kvm-console.log`);

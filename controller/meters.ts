@@ -33,7 +33,7 @@ export interface Meters {
   diagnosed(failure: { name: DiagnosisName; driver: string | null; kind: MachineKind }): void;
   /** A ready machine began not to work, by the name that it was given. */
   degraded(trouble: { name: DiagnosisName; kind: MachineKind }): void;
-  recovered(what: Recovery): void;
+  recovered(what: Recovery, count?: number): void;
 }
 
 /** From the request of a start, in seconds: a namespace takes less than one, software emulation up to minutes. */
@@ -75,6 +75,6 @@ export function createMeters(): Meters {
     diagnosed: ({ name, driver, kind }) =>
       failures.inc({ diagnosis: name, driver: driver ?? 'unknown', kind }),
     degraded: ({ name, kind }) => degradations.inc({ diagnosis: name, kind }),
-    recovered: (what) => recoveries.inc({ what }),
+    recovered: (what, count = 1) => recoveries.inc({ what }, count),
   };
 }

@@ -95,6 +95,8 @@ export const Machine = z.object({
   address: z.string().nullable(),
   createdAt: Time,
   endedAt: Time.nullable(),
+  /** Booted before anybody asked for it; nobody's until a login claims it. */
+  pooled: z.boolean(),
   /** A failed machine that is kept for a while goes then. */
   removeAt: Time.nullable(),
   stamps: z.array(Stamp),
@@ -138,6 +140,13 @@ export const Host = z.object({
   load: HostHealth.shape.load.nullable(),
   addresses: HostHealth.shape.addresses.nullable(),
   recovered: HostHealth.shape.recovered.nullable(),
+  /** Browser machines that are booted before anybody asks; `problem`: why there are not more. */
+  pool: z.object({
+    wanted: z.number().int(),
+    ready: z.number().int(),
+    starting: z.number().int(),
+    problem: z.string().nullable(),
+  }),
 });
 export type Host = z.infer<typeof Host>;
 

@@ -23,6 +23,12 @@ export const Settings = z.strictObject({
   diskMiBPerPerson: z.number().int().min(16).max(16_777_216),
   /** A CLI machine without terminal, command or stream for this long hibernates, where its host can. 0: never. */
   hibernateAfterSeconds: Seconds,
+  /** Browser machines that are booted before anybody asks: a login starts at once, each holds memory meanwhile. */
+  warmMachines: z.number().int().min(0).max(50),
+  /** The same for logins at the test identity provider. */
+  warmTestMachines: z.number().int().min(0).max(50),
+  /** Between the starts of two of them. */
+  warmRefillSeconds: Seconds,
 });
 export type Settings = z.infer<typeof Settings>;
 
@@ -35,6 +41,9 @@ export const SETTINGS_DEFAULTS: Settings = {
   machinesPerPerson: 10,
   diskMiBPerPerson: 65_536,
   hibernateAfterSeconds: 900,
+  warmMachines: 0,
+  warmTestMachines: 0,
+  warmRefillSeconds: 5,
 };
 
 export const SettingsPatch = Settings.partial();

@@ -51,7 +51,7 @@ export interface HostClient {
   addEvidence(id: MachineId, name: UploadedEvidence, content: Buffer, signal?: AbortSignal): Promise<void>;
   /** What the host knows of one of its images. Throws `not_found`. */
   image(image: string, signal?: AbortSignal): Promise<ImageSummary>;
-  /** Has the host take a light look at a machine that is ready; null: nothing wrong is seen. Throws `not_found`. */
+  /** Has the host take a light look at a machine that is ready; null: nothing wrong is seen. Throws `not_found`, `conflict`. */
   look(id: MachineId, question: LookRequest, signal?: AbortSignal): Promise<Diagnosis | null>;
   /** Has the host try everything that a machine needs: seconds. */
   doctor(signal?: AbortSignal): Promise<DoctorReport>;

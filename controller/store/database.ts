@@ -7,10 +7,17 @@ import { first } from './migrations/0001-first.ts';
 import { upkeep } from './migrations/0002-upkeep.ts';
 import { life } from './migrations/0003-life.ts';
 import { health } from './migrations/0004-health.ts';
+import { pool as warmPool } from './migrations/0005-pool.ts';
 import type { Database, Tables } from './tables.ts';
 
 /** All migrations, run in the order of their names. */
-const MIGRATIONS = { '0001-first': first, '0002-upkeep': upkeep, '0003-life': life, '0004-health': health };
+const MIGRATIONS = {
+  '0001-first': first,
+  '0002-upkeep': upkeep,
+  '0003-life': life,
+  '0004-health': health,
+  '0005-pool': warmPool,
+};
 
 /** Any fixed number that nothing else in the database locks: "polydev" as bytes. */
 const MIGRATION_LOCK = '31647313271580022';

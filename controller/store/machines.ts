@@ -67,19 +67,7 @@ export async function requestMachine(
     return await db.transaction().execute(async (tx) => {
       await ensureUser(tx, request.userId);
       if (quota !== undefined) await checkQuota(tx, request.userId, quota, request.limits.diskMiB ?? 0);
-      const row = await tx
-        .insertInto('machines')
-        .values({
-          ...request,
-          state: 'requested',
-          limits: JSON.stringify(request.limits),
-          display: JSON.stringify(request.display),
-          stamps: '[]',
-        })
-        .returningAll()
-        .executeTakeFirstOrThrow();
-      await appendEvent(tx, stateEvent(row, 'requested', request.kind));
-      return row;
+      return insertMachine(tx, request);
     });
   } catch (error) {
     if (!violates(error, 'machines_one_cli')) throw error;
@@ -87,6 +75,27 @@ export async function requestMachine(
     if (mine === undefined) throw error;
     return mine;
   }
+}
+
+/** Writes the row, `requested`, with its event. */
+export async function insertMachine(
+  tx: Tx,
+  request: NewMachineRequest & { pooled?: boolean },
+): Promise<MachineRow> {
+  await ensureUser(tx, request.userId);
+  const row = await tx
+    .insertInto('machines')
+    .values({
+      ...request,
+      state: 'requested',
+      limits: JSON.stringify(request.limits),
+      display: JSON.stringify(request.display),
+      stamps: '[]',
+    })
+    .returningAll()
+    .executeTakeFirstOrThrow();
+  await appendEvent(tx, stateEvent(row, 'requested', request.kind));
+  return row;
 }
 
 /**
@@ -139,6 +148,7 @@ const stateEvent = (
  * Entering `ready` counts as use.
  * @param options.from narrows the states from which it may go there
  * @param options.unusedSince refuses when somebody used it later
+ * @param options.pooled refuses one that is in the pool no more
  * @throws illegal_transition, not_found
  */
 export async function advanceMachine(
@@ -146,13 +156,14 @@ export async function advanceMachine(
   id: MachineId,
   to: MachineState,
   patch: MachinePatch = {},
-  options: { detail?: string; from?: readonly MachineState[]; unusedSince?: Date } = {},
+  options: { detail?: string; from?: readonly MachineState[]; unusedSince?: Date; pooled?: boolean } = {},
 ): Promise<void> {
-  const { from, detail, unusedSince } = options;
+  const { from, detail, unusedSince, pooled } = options;
   const before = statesBefore(MACHINE_TRANSITIONS, to).filter((state) => from?.includes(state) ?? true);
   await db.transaction().execute(async (tx) => {
     let update = tx.updateTable('machines');
     if (unusedSince !== undefined) update = update.where('usedAt', '<', unusedSince);
+    if (pooled !== undefined) update = update.where('pooled', '=', pooled);
     const row = await update
       .set({
         state: to,
@@ -335,6 +346,7 @@ export function toMachine(row: MachineRow): Machine {
     address: row.address,
     createdAt: row.createdAt.toISOString(),
     endedAt: row.endedAt?.toISOString() ?? null,
+    pooled: row.pooled,
     removeAt: row.state === 'destroyed' ? null : (row.removeAt?.toISOString() ?? null),
     stamps: row.stamps,
     error: row.error,

@@ -87,6 +87,8 @@ export interface MachinesTable {
   removeAt: NullableDate;
   /** When somebody last did something in it. */
   usedAt: ColumnType<Date, Date | undefined, Date>;
+  /** Booted before anybody asked; nobody's until a session claims it. */
+  pooled: Generated<boolean>;
 }
 
 export interface LoginSessionsTable {

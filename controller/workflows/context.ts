@@ -4,6 +4,7 @@
  *
  * This file says what every step works with.
  */
+import { createHash } from 'node:crypto';
 import type { Logger } from 'pino';
 import type { MachineId } from '../../protocol/ids.ts';
 import { DEFAULT_DISK_MIB, type Display, type Limits, type MachineKind } from '../../protocol/machine.ts';
@@ -24,6 +25,8 @@ export interface WorkflowSettings {
   readonly bootDeadlineMs: number;
   /** How often the machines of the host are compared with the database. */
   readonly reconcileEveryMs: number;
+  /** A machine that is ready is looked at after so long: at least and at most, by chance. */
+  readonly lookEveryMs: readonly [least: number, most: number];
   /** How long events, audit entries, ended sessions and destroyed machines stay in the database. */
   readonly retentionDays: number;
   /** What is otherwise than SETTINGS_DEFAULTS until an operator changes it. */
@@ -38,6 +41,7 @@ export const DEFAULT_SETTINGS: WorkflowSettings = {
   display: { width: 1280, height: 800 },
   bootDeadlineMs: 60_000,
   reconcileEveryMs: 5_000,
+  lookEveryMs: [15_000, 30_000],
   retentionDays: 90,
   operator: {},
 };
@@ -58,6 +62,22 @@ export interface Context {
 export function agentOf(context: Context, id: MachineId): AgentClient {
   return createAgentClient(context.host, id, context.vault.deriveMachineToken(id).token);
 }
+
+/** The token of a machine before anybody claims it; it ends with the claim. */
+export const poolToken = (context: Context, id: MachineId): { token: string; hash: string } => {
+  const token = context.vault.deriveKey(`pool-token/${id}`).toString('base64url');
+  return { token, hash: createHash('sha256').update(token).digest('hex') };
+};
+
+export function pooledAgentOf(context: Context, id: MachineId): AgentClient {
+  return createAgentClient(context.host, id, poolToken(context, id).token);
+}
+
+/** Of a machine as its row says: in the pool or somebody's. */
+export const agentOfRow = (
+  context: Context,
+  { id, pooled }: { id: MachineId; pooled: boolean },
+): AgentClient => (pooled ? pooledAgentOf(context, id) : agentOf(context, id));
 
 /** As they are now: an operator may have changed them a moment ago. */
 export const readOperatorSettings = async (context: Context): Promise<Settings> =>

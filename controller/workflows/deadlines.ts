@@ -24,6 +24,13 @@ export interface Load {
   readonly cpus: number;
 }
 
+/** How much busier than it should be a host is, from 1 to MOST_LOAD. */
+const loadFactor = (load: Load | undefined): number =>
+  Math.min(MOST_LOAD, Math.max(1, load === undefined ? 1 : load.one / load.cpus));
+
+/** How many times longer than usual an answer from inside a machine may take. */
+export const patienceFor = (slowdown: number, load: Load | undefined): number => slowdown * loadFactor(load);
+
 export interface Deadline {
   /** From the request of the start. */
   readonly ms: number;
@@ -49,7 +56,7 @@ export function deadlineOf(rules: DeadlineRules, checkpoint: Checkpoint, load: L
   const measured = rules.measured.get(checkpoint);
   const known = measured !== undefined && measured.boots >= ENOUGH;
   const base = known ? Math.max(floor, ROOM * measured.p95Ms) : usual;
-  const factor = Math.min(MOST_LOAD, Math.max(1, load === undefined ? 1 : load.one / load.cpus));
+  const factor = loadFactor(load);
   const ms = Math.round(Math.min(ceiling, base * factor));
   const parts = [
     known

@@ -4,19 +4,18 @@ import { PolydevError } from '../../protocol/errors.ts';
 import type { Hosts } from '../services.ts';
 import { listSeenHosts, recordHost } from '../store/hosts.ts';
 import type { Context } from './context.ts';
+import { poolState } from './pool.ts';
 
 /** @param ownChecks what only the controller can see; never rejects */
-export function createHosts(
-  { db, host }: Pick<Context, 'db' | 'host'>,
-  ownChecks: () => Promise<DoctorCheck[]>,
-): Hosts {
+export function createHosts(context: Context, ownChecks: () => Promise<DoctorCheck[]>): Hosts {
+  const { db, host } = context;
   return {
     async list() {
       try {
         const health = await host.health(AbortSignal.timeout(5_000));
         const { version: _version, ...facts } = health;
         await recordHost(db, { id: host.id, driver: facts.driver, image: facts.image });
-        return [{ id: host.id, ...facts }];
+        return [{ id: host.id, ...facts, pool: await poolState(context, health) }];
       } catch (error) {
         const named = PolydevError.from(error, 'host_unreachable');
         const seen = (await listSeenHosts(db)).find((row) => row.id === host.id);
@@ -36,6 +35,7 @@ export function createHosts(
             load: null,
             addresses: null,
             recovered: null,
+            pool: await poolState(context, undefined),
           },
         ];
       }

@@ -23,6 +23,7 @@ import type { MachineRow, SessionRow } from '../store/tables.ts';
 import { keepForAWhile } from './clean-up.ts';
 import { agentOf, type Context, readOperatorSettings } from './context.ts';
 import { bootMachine, destroyMachine, readMachine } from './machine-steps.ts';
+import { claimWarm } from './pool.ts';
 import { preserve } from './preserve.ts';
 import { withRetries } from './retries.ts';
 import { watched } from './watch.ts';
@@ -95,7 +96,10 @@ export const prepareBrowserMachine: LoginStep = async (context, id) => {
   const row = await readSession(context, id);
   await watched(context, { sessionId: id, expiresAt: row.expiresAt }, async (signal) => {
     await goOn(context, id, 'preparing');
-    const machine = (await findBrowserMachine(context.db, id)) ?? (await request(context, row, 'browser'));
+    const machine =
+      (await findBrowserMachine(context.db, id)) ??
+      (await claimWarm(context, row, signal)) ??
+      (await request(context, row, 'browser'));
     await patchSession(context.db, id, { browserMachineId: machine.id });
     await bootMachine(context, machine.id, signal);
   });

@@ -387,6 +387,9 @@ describe('a login session', () => {
     const { id } = await start();
     const done = await settled(id);
     expect(done.error).toMatchObject({ code: 'machine_boot_stalled' });
+    expect(done.error?.lines).toEqual([
+      'deadline of browser: 6 s from the start (6 s, the usual time: 0 boots were measured, and 5 are needed)',
+    ]);
     expect(done.error?.message).toContain('desktop');
     await expectBrowserGone(done);
   });

@@ -24,7 +24,7 @@ const ATTEMPTS = 2;
 
 /** @throws host_unreachable and what else the host names: then nothing is known of the machine */
 export async function lookAt({ host, agent, patience, signal }: MachineToLookAt): Promise<Sight> {
-  const { error, agentVersion } = await askAgent(agent, ANSWER_MS * patience, signal);
+  const { error, agentVersion } = await askAgent(agent, Math.round(ANSWER_MS * patience), signal);
   // The agent names what is wrong with its desktop in its log.
   if (error !== null && error.code !== 'machine_unreachable') await keepLog(host, agent, signal);
   const question = { error: error?.toReport() ?? null, agentVersion };

@@ -16,7 +16,7 @@ import {
 } from '../store/machines.ts';
 import type { MachineRow } from '../store/tables.ts';
 import { type BootToFollow, followBoot } from './boot.ts';
-import { agentOf, type Context } from './context.ts';
+import { agentOfRow, type Context, poolToken } from './context.ts';
 import { deadlineOf, type Load } from './deadlines.ts';
 import { preserve } from './preserve.ts';
 import { restoreCredentials } from './restore.ts';
@@ -141,7 +141,7 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
         realm: row.realm,
         limits: row.limits,
         display: row.display,
-        agentTokenHash: context.vault.deriveMachineToken(id).hash,
+        agentTokenHash: (row.pooled ? poolToken(context, id) : context.vault.deriveMachineToken(id)).hash,
       },
       signal,
     );
@@ -157,7 +157,7 @@ async function boot(context: Context, id: MachineId, signal: AbortSignal): Promi
   const started = await readMachine(context, id);
   await followBoot({
     host: context.host,
-    agent: agentOf(context, id),
+    agent: agentOfRow(context, started),
     kind: started.kind,
     startedAt: started.startedAt ?? new Date(),
     deadline: await deadlinesFor(context, started, signal),

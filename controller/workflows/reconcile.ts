@@ -26,11 +26,13 @@ import { endedError } from './watch.ts';
 /**
  * At the start of a controller, after DBOS has taken up what it can, and now and then: a session without a workflow gets
  * one, and one whose workflow belongs to another version of the code, or has died, ends as `controller_restarted`.
+ * @returns how many are this controller's and go on
  */
 export async function reconcileSessions(
   context: Context,
   flows: { login: LoginFlow; abandon: LoginFlow },
-): Promise<void> {
+): Promise<number> {
+  let going = 0;
   for (const session of await listUnfinishedSessions(context.db)) {
     const workflow = await DBOS.getWorkflowStatus(loginWorkflowId(session.id));
     if (workflow === null && session.state === 'queued') {
@@ -41,7 +43,7 @@ export async function reconcileSessions(
     // Another controller's work is its own until it starts again.
     if (active && workflow.executorId !== DBOS.executorID) continue;
     if (active && workflow.applicationVersion === applicationVersion()) {
-      context.meters.recovered('session_resumed');
+      going += 1;
       continue;
     }
     if (active) await DBOS.cancelWorkflow(workflow.workflowID);
@@ -49,6 +51,7 @@ export async function reconcileSessions(
     context.meters.recovered('session_given_up');
     await DBOS.startWorkflow(flows.abandon, { workflowID: `abandon-${session.id}` })(session.id);
   }
+  return going;
 }
 
 /** A start of this age is not under way any more: its deadlines are over. */
@@ -129,7 +132,10 @@ async function reconcileMachine(
       return;
     }
     case 'ready':
-      if (known === undefined || known.state === 'exited') {
+      if (row.pooled && known === undefined) {
+        // Its host was stopped in order, and browser machines go with it. It was nobody's: no failure.
+        await destroyMachine(context, row.id, context.closing);
+      } else if (known === undefined || known.state === 'exited') {
         context.meters.recovered('machine_lost');
         await fail(context, row.id, endedError(row.id, known), [row.state]);
       } else if (known.state === 'stopped') {

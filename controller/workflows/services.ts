@@ -18,8 +18,10 @@ import { type LoginFlow, registerAbandon, registerLogin } from './login.ts';
 import { createLogins } from './logins.ts';
 import { type MachineFlows, registerMachineFlows } from './machine-flows.ts';
 import { createMachines } from './machine-service.ts';
+import { keepWatch } from './machine-watch.ts';
 import { createOperation } from './operation.ts';
 import { ownChecks } from './own-checks.ts';
+import { keepPool } from './pool.ts';
 import { reconcileMachines, reconcileSessions } from './reconcile.ts';
 import { createUses } from './uses.ts';
 
@@ -75,8 +77,8 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
   const abandon = registerAbandon(context);
   const flows = registerMachineFlows(context);
   await DBOS.launch();
-  await reconcileSessions(context, { login, abandon });
-  const reconciling = keepReconciled(context, { ...flows, login, abandon });
+  context.meters.recovered('session_resumed', await reconcileSessions(context, { login, abandon }));
+  const looking = Promise.all([keepReconciled(context, { ...flows, login, abandon }), keepWatch(context)]);
 
   const running = starting.move();
   return {
@@ -88,7 +90,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     operation: createOperation(context),
     async [Symbol.asyncDispose]() {
       closing.abort();
-      await reconciling;
+      await looking;
       await running.disposeAsync();
     },
   };
@@ -117,6 +119,7 @@ async function keepReconciled(
         await reconcileSessions(context, flows);
       }
       await reconcileMachines(context, flows);
+      await keepPool(context, flows);
       complained = false;
     } catch (error) {
       if (!complained)

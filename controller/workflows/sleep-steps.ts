@@ -3,10 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import { wake } from '../hosts/wake.ts';
+import { isConnectionLost } from '../store/connection.ts';
 import { advanceMachine } from '../store/machines.ts';
 import { agentOf, type Context, readOperatorSettings } from './context.ts';
 import { reach, readMachine } from './machine-steps.ts';
 import { restoreCredentials } from './restore.ts';
+import { withRetries } from './retries.ts';
 import { endedError } from './watch.ts';
 
 /** Puts a ready machine to sleep. It runs on, with the reason on it, when that fails. */
@@ -36,10 +38,11 @@ export async function hibernateIdle(context: Context, id: MachineId, signal: Abo
 
 async function hibernateHere(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
   try {
-    await context.host.hibernate(id, signal);
+    // A host service that starts again has done it or does it then.
+    await withRetries(signal, () => context.host.hibernate(id, signal), ['host_unreachable']);
     await reach(context, id, 'hibernated', { address: null });
   } catch (thrown) {
-    if (signal.aborted) throw thrown;
+    if (signal.aborted || isConnectionLost(thrown)) throw thrown;
     const error = PolydevError.from(thrown, 'machine_hibernate_failed');
     // The host may have done it, and its answer was lost: the reconciler asks it again.
     if (error.code === 'host_unreachable') throw error;
@@ -102,14 +105,15 @@ export async function resumeMachine(
   const { state } = await readMachine(context, id);
   if (state !== 'resuming') return state === 'ready' || state === 'stopped' ? state : 'other';
   try {
-    const resumed = await context.host.resume(id, signal);
-    await wake(agentOf(context, id), signal);
+    const resumed = await withRetries(signal, () => context.host.resume(id, signal), ['host_unreachable']);
+    await withRetries(signal, () => wake(agentOf(context, id), signal), ['machine_unreachable']);
     // The vault may have got a newer version while it slept.
     const lacks = await restoreCredentials(context, row, signal);
     await reach(context, id, 'ready', { error: lacks?.toReport() ?? null, address: resumed.address });
     return 'ready';
   } catch (thrown) {
     if (signal.aborted) throw signal.reason;
+    if (isConnectionLost(thrown)) throw thrown;
     const error = PolydevError.from(thrown, 'machine_resume_failed');
     if (error.code === 'host_unreachable') throw error;
     context.log.warn({ machine: id, code: error.code }, 'a machine did not resume; it starts from its disk');

@@ -11,7 +11,7 @@ import { RULES } from './rules/index.ts';
 export function diagnose(found: Case): Diagnosis | null {
   for (const { name, prove } of RULES) {
     const lines = prove(found);
-    if (lines !== undefined) return describe(name, found, lines);
+    if (lines !== undefined) return describe(name, found, [...lines, ...deadlineLines(found)]);
   }
   if (found.error === null && found.exit === null) return null;
   const last = found.stamps.at(-1)?.checkpoint;
@@ -22,6 +22,10 @@ export function diagnose(found: Case): Diagnosis | null {
     ...linesOf(found, 'console.log', /\S/, 5),
   ]);
 }
+
+/** A boot that was given up at a deadline: which, and what it was made from. */
+const deadlineLines = (found: Case): ProofLine[] =>
+  found.error?.code === 'machine_boot_stalled' ? linesOf(found, 'error', /^deadline of /) : [];
 
 function describe(name: DiagnosisName, found: Case, lines: readonly ProofLine[]): Diagnosis {
   const { summary, fault, remedy } = DIAGNOSES[name];

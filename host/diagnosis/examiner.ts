@@ -20,6 +20,8 @@ export interface Examined {
   readonly image: ImageId;
   readonly state: HostMachine['state'];
   readonly exit: ExitReport | null;
+  /** The host is ending it at this moment. */
+  readonly ending: boolean;
   readonly stamps: readonly Stamp[];
   /** Up to date. */
   readonly console: string;

@@ -3,6 +3,7 @@
  * should, is the machine looked at as after a failure, with questions asked from inside it: that answer counts.
  */
 import type { Diagnosis } from '../../protocol/diagnoses.ts';
+import { PolydevError } from '../../protocol/errors.ts';
 import type { LookRequest } from '../../protocol/host.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import { type GuestFacts, hostFacts, imageFacts } from '../evidence/facts.ts';
@@ -42,9 +43,14 @@ export class Watcher {
     this.#options = options;
   }
 
-  /** Null: nothing wrong is seen, or it does not run, which whoever follows its end tells better. */
+  /**
+   * Null: nothing wrong is seen.
+   * @throws conflict when it does not run, or is being ended: whoever follows its end tells that better
+   */
   async look(id: MachineId, machine: Examined, request: LookRequest): Promise<Diagnosis | null> {
-    if (machine.state !== 'running') return null;
+    if (machine.state !== 'running' || machine.ending) {
+      throw new PolydevError('conflict', `machine ${id} does not run`);
+    }
     const { network, driver } = this.#options;
     const { realm } = machine.spec;
     const guest = this.#news(id, (await driver.inspect?.(machine.spec).catch(() => null)) ?? null);

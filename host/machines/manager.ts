@@ -469,8 +469,8 @@ export class MachineManager {
   async examined(id: MachineId): Promise<Examined | undefined> {
     const entry = this.#entries.get(id);
     if (entry === undefined) return undefined;
-    const { spec, image, state, exit, stamps } = entry;
-    return { spec, image, state, exit, stamps, console: await this.console(id) };
+    const { spec, image, state, exit, stamps, ending } = entry;
+    return { spec, image, state, exit, stamps, ending, console: await this.console(id) };
   }
 
   async #refreshEvidence(id: MachineId): Promise<void> {

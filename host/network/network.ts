@@ -53,6 +53,8 @@ export interface NetworkSettings {
   idp: { checkout: string; nodePath: string; script: string };
   /** Owners of the helper processes. */
   uids: { routerDns: number; idpDns: number; idp: number };
+  /** How many times longer than usual programs may take to start, where the computer is emulated; default 1. */
+  slowdown?: number | undefined;
   log: Logger;
 }
 
@@ -375,7 +377,7 @@ export class Network implements AsyncDisposable {
   #needIdp(signal: AbortSignal): Promise<void> {
     return this.#queueIdp(async () => {
       if (this.#idp !== undefined) return;
-      const { instance, idp, idpStateFolder, uids, log } = this.#settings;
+      const { instance, idp, idpStateFolder, uids, slowdown, log } = this.#settings;
       this.#idp = await startIdp(
         {
           instance,
@@ -384,6 +386,7 @@ export class Network implements AsyncDisposable {
           stateFolder: idpStateFolder,
           runFolder: this.#idpFolder,
           uids: { idp: uids.idp, dns: uids.idpDns },
+          slowdown,
           log,
         },
         signal,

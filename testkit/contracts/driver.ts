@@ -73,7 +73,8 @@ export function driverContract(contract: DriverContract): void {
         if (health?.failure != null) throw new Error(health.failure.message);
         if (signal.aborted) throw new Error(`not ready; console:\n${await host.console(spec.id)}`);
         expect((await host.get(spec.id))?.state).toBe('running');
-        await new Promise((resolve) => setTimeout(resolve, 100));
+        // Asking takes the computer's time, too: an emulated one would do little else.
+        await new Promise((resolve) => setTimeout(resolve, 100 * (contract.patience ?? 1)));
       }
     };
     /** Runs a command as the person; everything it printed. */

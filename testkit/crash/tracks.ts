@@ -8,12 +8,12 @@ import type { Realm } from '../../protocol/machine.ts';
 import { CALLBACK } from './guest.ts';
 import type { Rig } from './rig.ts';
 
-export type TrackName = 'login' | 'cancelled' | 'machine' | 'abandoned';
+export type TrackName = 'login' | 'cancelled' | 'machine' | 'idle' | 'abandoned';
 
 export interface Track {
   readonly name: TrackName;
-  /** It kills the controller by itself, to get where it goes. */
-  readonly killsItself?: true;
+  /** It changes the whole installation to get where it goes, and must be alone. */
+  readonly alone?: true;
   /** @returns how it ended: `completed`, or the code of the named end */
   run(rig: Rig, user: string, signal: AbortSignal, realm?: Realm): Promise<string>;
 }
@@ -120,6 +120,8 @@ const cancelled: Track = {
 
 /** What a person does with a CLI machine, and where that leads. */
 const USES: readonly (readonly [string, MachineState])[] = [
+  ['hibernate', 'hibernated'],
+  ['resume', 'ready'],
   ['stop', 'stopped'],
   ['start', 'ready'],
 ];
@@ -141,9 +143,44 @@ const machine: Track = {
         };
         while (!(await persist(signal, reached))) {
           if (signal.aborted) throw new Error(`machine ${cliMachineId} is never ${to}`);
-          await rig.api('POST', `/api/machines/${cliMachineId}/${action}`, Machine).catch(() => undefined);
+          // What went on no further than its disk is woken by its next start.
+          await rig.api('POST', `/api/machines/${cliMachineId}/${action}`, Machine).catch(async () => {
+            if (to === 'stopped') return;
+            await rig.api('POST', `/api/machines/${cliMachineId}/start`, Machine).catch(() => undefined);
+          });
           await sleep(POLL_MS);
         }
+      }
+    }
+    await removeMachines(rig, user, signal);
+    return end;
+  },
+};
+
+/** Nobody uses the CLI machine, and it falls asleep by itself. */
+const idle: Track = {
+  name: 'idle',
+  alone: true,
+  async run(rig, user, signal, realm) {
+    const id = await begin(rig, user, signal, realm);
+    const session = await follow(rig, id, signal, cleaned, { signIn: true });
+    let end = endOf(session);
+    const { cliMachineId } = session;
+    const setIdle = (hibernateAfterSeconds: number) =>
+      persist(signal, () => rig.api('PATCH', '/api/settings', z.unknown(), { hibernateAfterSeconds }));
+    if (cliMachineId !== null && end === 'completed') {
+      await setIdle(1);
+      try {
+        for (;;) {
+          const now = await persist(signal, () => rig.api('GET', `/api/machines/${cliMachineId}`, Machine));
+          if (now.error !== null) end = now.error.code;
+          // One that ended on the way does not fall asleep, and says why it is stopped.
+          if (now.state === 'hibernated' || now.state === 'stopped') break;
+          if (signal.aborted) throw new Error(`machine ${cliMachineId} is ${now.state} and never asleep`);
+          await sleep(POLL_MS);
+        }
+      } finally {
+        await setIdle(0);
       }
     }
     await removeMachines(rig, user, signal);
@@ -154,7 +191,7 @@ const machine: Track = {
 /** The session's workflow belongs to another version of the code, so that the next controller must give it up by name. */
 const abandoned: Track = {
   name: 'abandoned',
-  killsItself: true,
+  alone: true,
   async run(rig, user, signal, realm) {
     const id = await begin(rig, user, signal, realm);
     const waits = (session: Session) => session.state === 'waiting_for_person' || isFinal(session.state);
@@ -171,7 +208,7 @@ const abandoned: Track = {
   },
 };
 
-export const TRACKS: readonly Track[] = [login, cancelled, machine, abandoned];
+export const TRACKS: readonly Track[] = [login, cancelled, machine, idle, abandoned];
 
 /** For a name of a person that no other run has. */
 export const newPerson = (): string => `p${newSessionId().slice(2)}`;

@@ -4,6 +4,7 @@ import { EventEmitter, once } from 'node:events';
 import http from 'node:http';
 import type { Duplex } from 'node:stream';
 import {
+  type AgentHealth,
   type BootEvent,
   CredentialBundle,
   type CredentialFile,
@@ -28,6 +29,8 @@ export interface AgentBehaviour {
   stallAfter?: Checkpoint;
   /** The boot ends with this error after the checkpoint `agent`. */
   bootFailure?: ErrorReport;
+  /** What it says of its desktop after the boot. */
+  healthFailure?: ErrorReport | undefined;
   /** What the CLI writes when the person signs in. */
   files: CredentialFile[];
   verify: { output: string; code: number };
@@ -35,8 +38,6 @@ export interface AgentBehaviour {
   loginUrl?: string;
   /** What it says that it is; default AGENT_VERSION. */
   version?: string;
-  /** What went wrong after it was ready, as `/health` says it. */
-  failure?: ErrorReport | undefined;
   /** Credential files cannot be deleted. */
   deleteFailure?: boolean;
 }
@@ -49,7 +50,7 @@ function loginUrlOf(session: string): string {
   return url.href;
 }
 
-export type AgentPoint = 'boot' | 'login' | 'files' | 'install' | 'exec';
+export type AgentPoint = 'woke' | 'boot' | 'login' | 'files' | 'install' | 'exec';
 
 interface AgentGates {
   pass(point: AgentPoint): Promise<void>;
@@ -61,6 +62,7 @@ export class FakeAgent {
   readonly disk: Map<ProviderId, CredentialFile[]>;
   readonly inputs: string[] = [];
   readonly #spec: MachineSpec;
+  #tokenHash: string;
   readonly #behaviour: AgentBehaviour;
   readonly #server: http.Server;
   readonly #changed = new EventEmitter().setMaxListeners(0);
@@ -78,6 +80,7 @@ export class FakeAgent {
     disk: Map<ProviderId, CredentialFile[]>,
   ) {
     this.#spec = spec;
+    this.#tokenHash = spec.agentTokenHash;
     this.#behaviour = behaviour;
     this.gates = gates;
     this.disk = disk;
@@ -143,7 +146,7 @@ export class FakeAgent {
 
   #authorized(request: http.IncomingMessage): boolean {
     const token = request.headers.authorization?.replace(/^Bearer /, '') ?? '';
-    return createHash('sha256').update(token).digest('hex') === this.#spec.agentTokenHash;
+    return createHash('sha256').update(token).digest('hex') === this.#tokenHash;
   }
 
   async #answer(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
@@ -162,16 +165,19 @@ export class FakeAgent {
     }
     switch (route) {
       case 'GET /health': {
-        const { failure, version = AGENT_VERSION } = this.#behaviour;
+        const { version = AGENT_VERSION, healthFailure: failure = null } = this.#behaviour;
         const { id: machineId, kind } = this.#spec;
-        const said = { version, machineId, kind, uptimeMs: 1000, stamps: [], ready: failure === undefined };
-        return void json({ ...said, failure: failure ?? null });
+        const ready = failure === null;
+        const health: AgentHealth = { version, machineId, kind, uptimeMs: 1000, stamps: [], ready, failure };
+        return void json(health);
       }
       case 'GET /v1/log':
         return void response.end('a line of the agent\n');
       case 'POST /v1/woke': {
-        const { time } = Woke.parse(await body());
+        const { time, agentTokenHash } = Woke.parse(await body());
+        await this.gates.pass('woke');
         this.wakes += 1;
+        if (agentTokenHash !== undefined) this.#tokenHash = agentTokenHash;
         const now = Date.now();
         const aheadMs = now - Date.parse(time);
         return void json({ time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false });

@@ -29,6 +29,8 @@ interface FakeMachine {
 export interface HostBehaviour extends AgentBehaviour {
   /** PUT of a machine is refused with this. */
   putFailure?: ErrorReport;
+  /** What its health says otherwise. */
+  health?: Partial<HostHealth>;
   hibernateFailure?: ErrorReport;
   /** The machine is stopped then. */
   resumeFailure?: ErrorReport;
@@ -282,6 +284,7 @@ export class FakeHost implements AsyncDisposable {
       addresses: { used: this.#machines.size, size: 61 },
       recovered: { adopted: 0, ended: 0 },
       problems: [],
+      ...this.behaviour.health,
     };
   }
 }

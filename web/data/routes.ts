@@ -10,6 +10,7 @@ export type Route =
   | { readonly page: 'terminal'; readonly id: string }
   | { readonly page: 'credentials' }
   | { readonly page: 'hosts' }
+  | { readonly page: 'doctor' }
   | { readonly page: 'not-found' };
 
 /** The route of a path; unknown paths are `not-found`. */
@@ -18,7 +19,8 @@ export function parseRoute(path: string): Route {
   if (rest.length > 0) return { page: 'not-found' };
   if (first === undefined) return { page: 'home' };
   if (id === undefined) {
-    if (first === 'machines' || first === 'credentials' || first === 'hosts') return { page: first };
+    if (first === 'machines' || first === 'credentials') return { page: first };
+    if (first === 'hosts' || first === 'doctor') return { page: first };
     return { page: 'not-found' };
   }
   if (first === 'sessions' && third === undefined) return { page: 'session', id };

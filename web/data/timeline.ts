@@ -35,6 +35,9 @@ function subStep(event: TimelineEvent, startMs: number): SubStep | undefined {
   if (event.kind === 'checkpoint')
     title = isCheckpoint(event.name) ? CHECKPOINT_WORDS[event.name].reached : humanise(event.name);
   else if (event.kind === 'step') title = STEP_WORDS.get(event.name) ?? humanise(event.name);
+  else if (event.kind === 'diagnosis') title = `Diagnosis: ${humanise(event.name).toLowerCase()}`;
+  else if (event.kind === 'health')
+    title = event.name === 'healthy' ? 'Machine works again' : 'Machine does not work as it should';
   else {
     // Of the machine's own states only those that no checkpoint tells are worth a line.
     if (event.name === 'destroyed') title = 'Browser machine removed';

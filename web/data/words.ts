@@ -1,4 +1,6 @@
 /** Names of the protocol in plain words. Complete by type: a new state does not compile without its words. */
+import type { Machine } from '../../protocol/api.ts';
+import type { CheckState } from '../../protocol/doctor.ts';
 import type { MachineAction, MachineState, SessionState } from '../../protocol/lifecycles.ts';
 import type { Checkpoint, MachineKind } from '../../protocol/machine.ts';
 
@@ -52,6 +54,20 @@ export const MACHINE_WORDS: Readonly<Record<MachineState, { words: string; tone:
   destroying: { words: 'Being removed', tone: 'busy' },
   destroyed: { words: 'Removed', tone: 'neutral' },
   failed: { words: 'Failed', tone: 'bad' },
+};
+
+/** Of a machine as it is: one that is ready may still not work. */
+export const machineWords = (machine: Pick<Machine, 'state' | 'health'>): { words: string; tone: Tone } =>
+  machine.health?.state === 'degraded'
+    ? { words: 'Ready, but not well', tone: 'attention' }
+    : MACHINE_WORDS[machine.state];
+
+/** What the doctor says of one thing. */
+export const CHECK_WORDS: Readonly<Record<CheckState, { words: string; tone: Tone }>> = {
+  fail: { words: 'Fails', tone: 'bad' },
+  warn: { words: 'Warning', tone: 'attention' },
+  unknown: { words: 'Not known', tone: 'neutral' },
+  ok: { words: 'Works', tone: 'good' },
 };
 
 export const MACHINE_ACTION_WORDS: Readonly<Record<MachineAction, string>> = {

@@ -7,6 +7,7 @@ import { parseRoute, type Route, usePath } from '../data/routes.ts';
 import { ActionButton, Link, Loading } from '../widgets/basics.tsx';
 import { ProblemPanel } from '../widgets/problem-panel.tsx';
 import { CredentialsPage } from './credentials.tsx';
+import { DoctorPage } from './doctor.tsx';
 import { HomePage } from './home.tsx';
 import { HostsPage } from './hosts.tsx';
 import { MachinePage } from './machine.tsx';
@@ -108,6 +109,8 @@ function Page({ me, route }: { readonly me: Me; readonly route: Route }) {
       return <CredentialsPage />;
     case 'hosts':
       return <HostsPage />;
+    case 'doctor':
+      return <DoctorPage />;
     default:
       return <NotFoundPage />;
   }
@@ -132,7 +135,7 @@ function Header({ me, route }: { readonly me: Me; readonly route: Route }) {
           <Link to={{ page: 'credentials' }} current={route.page === 'credentials'}>
             Credentials
           </Link>
-          <Link to={{ page: 'hosts' }} current={route.page === 'hosts'}>
+          <Link to={{ page: 'hosts' }} current={route.page === 'hosts' || route.page === 'doctor'}>
             Hosts
           </Link>
         </nav>

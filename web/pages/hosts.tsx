@@ -1,7 +1,7 @@
 import type { Host } from '../../protocol/api.ts';
 import { gibibytes } from '../data/clock.ts';
 import { useJson } from '../data/resource.ts';
-import { Badge, Loading, PageHead, useTitle } from '../widgets/basics.tsx';
+import { Badge, Link, Loading, PageHead, useTitle } from '../widgets/basics.tsx';
 import { CleanUpPanel } from '../widgets/clean-up-panel.tsx';
 import { ProblemPanel } from '../widgets/problem-panel.tsx';
 
@@ -12,7 +12,13 @@ export function HostsPage() {
   const { value, problem } = useJson<{ hosts: Host[] }>('/api/hosts', REFRESH_MS);
   return (
     <>
-      <PageHead title="Hosts" />
+      <PageHead title="Hosts">
+        <span className="page-head-end">
+          <Link to={{ page: 'doctor' }} className="button button-plain">
+            Doctor
+          </Link>
+        </span>
+      </PageHead>
       {problem !== undefined && <ProblemPanel title="The hosts cannot be shown" problem={problem} />}
       {value === undefined && problem === undefined && <Loading what="the hosts" lines={4} />}
       {value?.hosts.length === 0 && <p className="empty">No host is known. ./polydev up starts one.</p>}
@@ -56,6 +62,16 @@ function HostCard({ host }: { readonly host: Host }) {
             <dt>Promised to machines</dt>
             <dd>
               {gibibytes(host.promisedDiskMiB.used)} of {gibibytes(host.promisedDiskMiB.allowed)}
+            </dd>
+          </>
+        )}
+        {host.pool.wanted + host.pool.ready > 0 && (
+          <>
+            <dt>Warm machines</dt>
+            <dd>
+              {host.pool.ready} of {host.pool.wanted} ready
+              {host.pool.starting > 0 && `, ${host.pool.starting} starting`}
+              {host.pool.problem !== null && `; no more, because ${host.pool.problem}`}
             </dd>
           </>
         )}

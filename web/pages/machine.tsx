@@ -5,7 +5,7 @@ import type { MachineState } from '../../protocol/lifecycles.ts';
 import type { Problem } from '../data/api.ts';
 import { byteSize, dateTime } from '../data/clock.ts';
 import { useJson, useText } from '../data/resource.ts';
-import { KIND_WORDS, MACHINE_WORDS } from '../data/words.ts';
+import { KIND_WORDS, machineWords } from '../data/words.ts';
 import { Badge, Link, Loading, PageHead, useTitle } from '../widgets/basics.tsx';
 import { BootList } from '../widgets/boot-list.tsx';
 import { DiagnosisPanel } from '../widgets/diagnosis-panel.tsx';
@@ -29,7 +29,7 @@ export function MachinePage({ id }: { readonly id: string }) {
       </ProblemPanel>
     );
   }
-  const { words, tone } = MACHINE_WORDS[machine.state];
+  const { words, tone } = machineWords(machine);
   const refresh = machine.endedAt === null || machine.removeAt !== null ? REFRESH_MS : 0;
   return (
     <>
@@ -45,10 +45,11 @@ export function MachinePage({ id }: { readonly id: string }) {
       {problem !== undefined && <ProblemPanel title="This page is not up to date" problem={problem} />}
       {actionProblem !== undefined && <ProblemPanel title="That did not work" problem={actionProblem} />}
       {/* Another state may have another cause: then it is asked for again. */}
-      <DiagnosisPanel key={machine.state} id={id} />
-      {machine.error !== null && (
-        <ProblemPanel title={problemTitle(machine.state)} problem={machine.error} open />
-      )}
+      <DiagnosisPanel
+        key={`${machine.state} ${machine.health?.since ?? ''}`}
+        machine={machine}
+        errorTitle={problemTitle(machine.state)}
+      />
       <div className="session">
         <aside className="session-steps">
           <h2>Boot</h2>

@@ -3,7 +3,7 @@ import type { Machine } from '../../protocol/api.ts';
 import type { Problem } from '../data/api.ts';
 import { dateTime } from '../data/clock.ts';
 import { useJson } from '../data/resource.ts';
-import { KIND_WORDS, MACHINE_WORDS } from '../data/words.ts';
+import { KIND_WORDS, machineWords } from '../data/words.ts';
 import { Badge, Link, Loading, PageHead, useTitle } from '../widgets/basics.tsx';
 import { MachineActions } from '../widgets/machine-actions.tsx';
 import { ProblemPanel } from '../widgets/problem-panel.tsx';
@@ -86,13 +86,14 @@ interface MachineRowProps {
 }
 
 function MachineRow({ machine, onProblem, onChange }: MachineRowProps) {
-  const { words, tone } = MACHINE_WORDS[machine.state];
+  const { words, tone } = machineWords(machine);
   return (
     <li className="list-item">
       <div className="list-main">
         <span className="list-title">
           <Link to={{ page: 'machine', id: machine.id }}>{KIND_WORDS[machine.kind]}</Link>
           {machine.realm === 'test' && <span className="mark">test</span>}
+          {machine.pooled && <span className="mark">warm</span>}
         </span>
         <span className="hint">
           <code>{machine.id}</code>, made{' '}
@@ -109,6 +110,9 @@ function MachineRow({ machine, onProblem, onChange }: MachineRowProps) {
           )}
         </span>
         {machine.error !== null && <span className="list-error">{machine.error.message}</span>}
+        {machine.health?.diagnosis != null && (
+          <span className="list-error">{machine.health.diagnosis.summary}</span>
+        )}
       </div>
       <Badge tone={tone}>{words}</Badge>
       <MachineActions machine={machine} onProblem={onProblem} onChange={onChange} />

@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { DIAGNOSES } from '../../protocol/diagnoses.ts';
 import { missingForPages, type PageTests, screenshot, startPageTests } from '../testing/browser.ts';
 import { type FakeApi, startFakeApi } from '../testing/fake-api.ts';
 
@@ -135,7 +136,13 @@ describe.skipIf(missingForPages.length > 0)(`pages (lacking: ${missingForPages.j
     const diagnosis = page.getByRole('region', { name: 'Diagnosis' });
     await diagnosis.getByText('xvnc_failed').waitFor();
     expect(await diagnosis.textContent()).toContain('The X server does not start.');
-    expect(await diagnosis.locator('pre').textContent()).toContain('console.log: Xvnc: Fatal server error');
+    expect(await diagnosis.locator('pre').first().textContent()).toContain(
+      'console.log: Xvnc: Fatal server error',
+    );
+    await diagnosis.getByText('What was reported first').click();
+    await diagnosis.getByText('[    0.230] polydev-agent: starting Xvnc').waitFor();
+    // The same is not said twice.
+    expect(await page.getByRole('alert').count()).toBe(0);
     const evidence = page.getByRole('region', { name: 'Evidence' });
     await evidence.getByRole('button', { name: 'Show agent.log' }).click();
     await evidence.getByText('agent 0.1.0 listening').waitFor();
@@ -164,6 +171,57 @@ describe.skipIf(missingForPages.length > 0)(`pages (lacking: ${missingForPages.j
     expect(complaints).toEqual([]);
   });
 
+  it('shows what the doctor says: what does not work first, with what mends it', async () => {
+    const { page, complaints } = await tests.visit();
+    await page.goto(`${api.url}/hosts`);
+    await page.getByRole('link', { name: 'Doctor' }).click();
+    const bad = page.getByRole('region', { name: 'Host host-2' });
+    await bad.getByText('One check fails').waitFor();
+    const rows = await bad.getByRole('listitem').allTextContents();
+    expect(rows).toHaveLength(2);
+    expect(rows[0]).toContain('there is none in');
+    expect(rows[0]).toContain('./polydev image build');
+    expect(rows[1]).toContain('forbidden: /dev/kvm');
+    await bad.getByText('What works (4)').click();
+    await bad.getByText('only virtual machines need it').waitFor();
+    const good = page.getByRole('region', { name: 'Host host-1' });
+    await good.getByText('Machines can start').waitFor();
+    await good.getByText('runs as root').waitFor();
+    await good.getByRole('button', { name: 'Examine again' }).click();
+    await good.getByText('Machines can start').waitFor();
+    await screenshot(page, 'doctor');
+    expect(complaints).toEqual([]);
+  });
+
+  it('shows a ready machine that does not work, and that it is well again', async () => {
+    const { page, complaints } = await tests.visit();
+    const machine = api.data.machines[0];
+    if (machine === undefined) throw new Error('no machine');
+    const at = new Date().toISOString();
+    const { fault, summary, remedy } = DIAGNOSES.dns_dead;
+    const lines = [{ source: 'check', text: '10.80.0.1 port 53 said: ETIMEOUT' }];
+    const diagnosis = {
+      name: 'dns_dead',
+      fault,
+      summary,
+      remedy,
+      lines,
+      checkpoint: 'provider',
+      at,
+    } as const;
+    machine.health = { state: 'degraded', since: at, diagnosis: { ...diagnosis } };
+    await page.goto(`${api.url}/machines`);
+    await page.getByText('Ready, but not well').waitFor();
+    await page.getByText(summary).waitFor();
+    await page.getByRole('main').getByRole('link', { name: 'CLI machine', exact: true }).click();
+    const panel = page.getByRole('region', { name: 'Diagnosis' });
+    await panel.getByText('dns_dead').waitFor();
+    expect(await panel.locator('pre').first().textContent()).toContain('ETIMEOUT');
+    machine.health = { state: 'healthy', since: new Date().toISOString(), diagnosis: null };
+    await page.getByText('Ready, but not well').waitFor({ state: 'detached' });
+    expect(complaints).toEqual([]);
+  });
+
   it('shows failed machines that are kept, until when, and switches the keeping off', async () => {
     const { page, complaints } = await tests.visit();
     await page.goto(`${api.url}/hosts`);
@@ -182,7 +240,14 @@ describe.skipIf(missingForPages.length > 0)(`pages (lacking: ${missingForPages.j
   it('fits a phone without sideways scrolling, in light and dark, on every page', async () => {
     for (const dark of [false, true]) {
       const { page } = await tests.visit({ width: 390, height: 844, dark });
-      const paths = ['', 'machines', `machines/${api.data.machines[1]?.id}`, 'credentials', 'hosts'];
+      const paths = [
+        '',
+        'machines',
+        `machines/${api.data.machines[1]?.id}`,
+        'credentials',
+        'hosts',
+        'doctor',
+      ];
       for (const path of [...paths, `sessions/${api.data.sessions[0]?.id}`]) {
         await page.goto(`${api.url}/${path}`);
         await page.getByRole('heading', { level: 1 }).waitFor();

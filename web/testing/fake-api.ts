@@ -119,6 +119,10 @@ export async function startFakeApi({ dist, rfbSocket }: FakeApiOptions): Promise
   });
   app.get('/api/providers', () => ({ providers: data.providers(data.credentials) }));
   app.get('/api/hosts', () => ({ hosts: data.hosts }));
+  app.get<ById>('/api/hosts/:id/doctor', ({ params }) => {
+    find(data.hosts, params.id);
+    return data.doctor(params.id);
+  });
   app.get('/api/credentials', () => ({ credentials: data.credentials }));
   app.delete<{ Params: { id: string } }>('/api/credentials/:id', ({ params }, reply) => {
     data.credentials.splice(data.credentials.indexOf(find(data.credentials, params.id)), 1);

@@ -3,6 +3,7 @@
  * and a real browser. Every object goes through the protocol's schemas, so it cannot drift from the contract.
  */
 import { Credential, Host, Machine, Provider, Session, type TimelineEvent } from '../../protocol/api.ts';
+import { type CheckState, DoctorReport } from '../../protocol/doctor.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { newCredentialId, newMachineId, newSessionId, UserId } from '../../protocol/ids.ts';
 import { machineActions, type SessionState, sessionActions } from '../../protocol/lifecycles.ts';
@@ -69,6 +70,7 @@ export function fixtures(now = Date.now()) {
       address: '10.80.0.12',
       createdAt: iso(now - 12 * 24 * HOUR),
       endedAt: null,
+      pooled: false,
       removeAt: null,
       stamps: [
         { checkpoint: 'hypervisor', at: iso(now - 12 * 24 * HOUR + 84) },
@@ -92,6 +94,7 @@ export function fixtures(now = Date.now()) {
       address: '10.80.0.14',
       createdAt: iso(failedAt),
       endedAt: iso(failedAt + 4_420),
+      pooled: false,
       removeAt: iso(now + HOUR),
       stamps: [
         { checkpoint: 'hypervisor', at: iso(failedAt + 91) },
@@ -155,6 +158,7 @@ export function fixtures(now = Date.now()) {
       memoryMiB: { total: 15_990, available: 11_204 },
       diskMiB: { total: 101_000, available: 74_300 },
       promisedDiskMiB: { used: 18_432, allowed: 404_000 },
+      pool: { wanted: 2, ready: 1, starting: 1, problem: null },
       evidence: { machines: 12, mib: 9, maxMachines: 200, maxMib: 512 },
       load: { one: 0.5, cpus: 8 },
       addresses: { used: 2, size: 61 },
@@ -170,6 +174,7 @@ export function fixtures(now = Date.now()) {
       memoryMiB: { total: 7_950, available: 6_102 },
       diskMiB: { total: 40_000, available: 2_900 },
       promisedDiskMiB: { used: 0, allowed: 160_000 },
+      pool: { wanted: 0, ready: 0, starting: 0, problem: null },
       evidence: { machines: 0, mib: 0, maxMachines: 200, maxMib: 512 },
       load: { one: 0.1, cpus: 4 },
       addresses: { used: 0, size: 61 },
@@ -177,7 +182,40 @@ export function fixtures(now = Date.now()) {
     }),
   ];
 
+  const check = (name: string, state: CheckState, evidence: string, remedy: string | null = null) => ({
+    name,
+    state,
+    evidence,
+    remedy,
+  });
+  const doctor = (id: string): DoctorReport => {
+    const checks = [
+      check('root', 'ok', 'runs as root'),
+      check('kernel', 'ok', '6.12.9'),
+      check('memory', 'ok', '11204 of 15990 MiB are available'),
+      ...(id === 'host-1'
+        ? []
+        : [
+            check(
+              'kvm',
+              'warn',
+              'forbidden: /dev/kvm does not open (EACCES)',
+              'chmod 0660 /dev/kvm; chown root:kvm /dev/kvm',
+            ),
+            check('image', 'fail', 'there is none in /var/cache/polydev/images', './polydev image build'),
+          ]),
+      check(
+        'hypervisor',
+        'ok',
+        'not installed; only virtual machines need it',
+        'apt-get install qemu-system-x86',
+      ),
+    ];
+    return DoctorReport.parse({ at: iso(now), ok: id === 'host-1', checks });
+  };
+
   return {
+    doctor,
     settings: { ...SETTINGS_DEFAULTS, keepFailed: true },
     credentials: [credential],
     machines,

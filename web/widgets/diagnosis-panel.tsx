@@ -1,27 +1,55 @@
+import type { Machine } from '../../protocol/api.ts';
 import type { Diagnosis, DiagnosisReply } from '../../protocol/diagnoses.ts';
 import { useJson } from '../data/resource.ts';
-import { CHECKPOINT_WORDS } from '../data/words.ts';
 import { ProblemPanel } from './problem-panel.tsx';
 
 const WHOSE: Readonly<Record<Diagnosis['fault'], string>> = {
-  user: 'for you to do',
-  operator: 'for the operator of this host',
-  system: "Polydev's own fault",
+  user: 'yours',
+  operator: "that of this host's operator",
+  system: 'Polydev’s, so please report it',
 };
+
+interface DiagnosisPanelProps {
+  readonly machine: Machine;
+  /** What the error is called when there is no diagnosis. */
+  readonly errorTitle: string;
+}
 
 /**
  * Why a machine does not work: what is the matter, what to do, the lines that prove it, and its name, which has a section
- * in the documentation. Nothing when nothing is wrong. Asked for once: the host looks things up for each answer.
+ * in the documentation. The error that was reported first is below it, or stands alone when there is no diagnosis. Nothing
+ * when nothing is wrong.
  */
-export function DiagnosisPanel({ id }: { readonly id: string }) {
-  const { value, problem } = useJson<DiagnosisReply>(`/api/machines/${id}/diagnosis`);
-  if (problem !== undefined) return <ProblemPanel title="There is no diagnosis" problem={problem} />;
+export function DiagnosisPanel({ machine, errorTitle }: DiagnosisPanelProps) {
+  const known = machine.health?.diagnosis ?? null;
+  if (known !== null) return <Shown diagnosis={known} error={machine.error} />;
+  return <Asked machine={machine} errorTitle={errorTitle} />;
+}
+
+/** Asked for once: the host looks things up for each answer. */
+function Asked({ machine, errorTitle }: DiagnosisPanelProps) {
+  const { value, problem } = useJson<DiagnosisReply>(`/api/machines/${machine.id}/diagnosis`);
+  const { error } = machine;
   const diagnosis = value?.diagnosis ?? null;
-  if (diagnosis === null) return null;
-  const { name, summary, remedy, lines, fault, checkpoint } = diagnosis;
+  if (diagnosis !== null) return <Shown diagnosis={diagnosis} error={error} />;
+  // The error waits for the diagnosis, so that the page does not change what it says.
+  const answered = value !== undefined || problem !== undefined;
+  return (
+    <>
+      {problem !== undefined && <ProblemPanel title="There is no diagnosis" problem={problem} />}
+      {answered && error !== null && <ProblemPanel title={errorTitle} problem={error} open />}
+    </>
+  );
+}
+
+function Shown({ diagnosis, error }: { readonly diagnosis: Diagnosis; readonly error: Machine['error'] }) {
+  const { name, summary, remedy, lines, fault } = diagnosis;
   return (
     <section className="problem" aria-labelledby="diagnosis">
-      <h2 id="diagnosis">Diagnosis</h2>
+      <div className="diagnosis-head">
+        <h2 id="diagnosis">Diagnosis</h2>
+        <code className="diagnosis-name">{name}</code>
+      </div>
       <p className="problem-message">{summary}</p>
       <p>
         <strong>What to do: </strong>
@@ -30,14 +58,19 @@ export function DiagnosisPanel({ id }: { readonly id: string }) {
       <details open>
         <summary>The lines that prove it ({lines.length})</summary>
         {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a scrollable region must be focusable. */}
-        <pre className="lines" tabIndex={0}>
+        <pre className="lines proof" tabIndex={0}>
           {lines.map(({ source, text }) => `${source}: ${text}`).join('\n')}
         </pre>
       </details>
-      <p className="problem-facts">
-        Name: <code>{name}</code> ({WHOSE[fault]})
-        {checkpoint !== null && <> Last step: {CHECKPOINT_WORDS[checkpoint].reached}</>}
-      </p>
+      {error !== null && (
+        <details>
+          <summary>
+            What was reported first: <code>{error.code}</code>
+          </summary>
+          <pre className="lines proof">{[error.message, ...(error.lines ?? [])].join('\n')}</pre>
+        </details>
+      )}
+      <p className="problem-facts">Whose turn: {WHOSE[fault]}.</p>
     </section>
   );
 }

@@ -120,6 +120,7 @@ export class FirecrackerDriver implements Driver {
     if (running?.running === true) return running;
     const adopted = await this.adopt(spec.id);
     if (adopted !== undefined) return adopted;
+    // Also a guest that slept: it knows another state of the disk than the one that boots now will leave.
     await this.reclaim(spec.id, { disk: false });
 
     const image = spec.image ?? (await this.#options.images.current())?.id;
@@ -129,8 +130,6 @@ export class FirecrackerDriver implements Driver {
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.reclaim(spec.id, { disk: newDisk }));
     await mkdir(place.folder, { recursive: true, mode: 0o700 });
-    // A guest that slept knows another state of the disk than the one that boots now will leave.
-    await removeAsleep(place.folder);
     await Console.forget(place.folder);
     const owner = await claimIds(this.#options.idLeases, place.folder, diskOwner(place.folder));
     await ensureDisk(place.folder, spec, owner, signal);
@@ -140,14 +139,18 @@ export class FirecrackerDriver implements Driver {
   }
 
   async asleep(id: MachineId): Promise<boolean> {
-    return (await readAsleep(this.#place(id).folder)) !== undefined;
+    const { folder } = this.#place(id);
+    if ((await readAsleep(folder)) === undefined) return false;
+    // The host service was killed after the guest was saved and before its hypervisor was ended.
+    if ((await readState(folder)) !== undefined) await this.#release(id);
+    return true;
   }
 
   async resume(spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
     const place = this.#place(spec.id);
     const asleep = await readAsleep(place.folder);
     if (asleep === undefined) throw new PolydevError('not_found', `no guest of ${spec.id} sleeps here`);
-    await this.reclaim(spec.id, { disk: false });
+    await this.#release(spec.id);
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.reclaim(spec.id, { disk: false }));
     try {
@@ -169,6 +172,7 @@ export class FirecrackerDriver implements Driver {
   ): Promise<FirecrackerMachine> {
     const { spec, image, owner, asleep } = guest;
     const place = this.#place(spec.id);
+    const files = await this.#files(image);
     await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
     const console = await Console.open(place.folder, place.console, owner);
     await using undo = new AsyncDisposableStack();
@@ -188,7 +192,7 @@ export class FirecrackerDriver implements Driver {
       const hypervisor = await launchGuest(
         {
           spec,
-          ...(await this.#files(image)),
+          ...files,
           place,
           root,
           owner,
@@ -278,7 +282,7 @@ export class FirecrackerDriver implements Driver {
           const known = PolydevError.from(error, 'machine_hibernate_failed');
           throw new PolydevError('machine_hibernate_failed', known.message, { cause: error });
         }
-        await this.reclaim(id, { disk: false });
+        await this.#release(id);
         await console.close();
       },
     );
@@ -325,6 +329,16 @@ export class FirecrackerDriver implements Driver {
   }
 
   async reclaim(id: MachineId, options: { disk: boolean }): Promise<void> {
+    await this.#release(id);
+    const { folder } = this.#place(id);
+    await removeAsleep(folder);
+    if (!options.disk) return;
+    await removeDisk(folder);
+    await releaseIds(this.#options.idLeases, folder);
+  }
+
+  /** Takes back everything but the disk and a guest that sleeps. */
+  async #release(id: MachineId): Promise<void> {
     const { folder, runFolder, cgroup, jailBase, pipes } = this.#place(id);
     await Promise.all(cgroupProcesses(cgroup).map((found) => endProcess(found, 0)));
     const state = await readState(folder);
@@ -340,10 +354,6 @@ export class FirecrackerDriver implements Driver {
     await removeTree(runFolder);
     await removeState(folder);
     this.#machines.delete(id);
-    if (!options.disk) return;
-    await removeAsleep(folder);
-    await removeDisk(folder);
-    await releaseIds(this.#options.idLeases, folder);
   }
 
   async evidence(id: MachineId): Promise<Record<string, string>> {

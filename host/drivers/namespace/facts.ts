@@ -12,5 +12,9 @@ export async function guestFacts(
 ): Promise<GuestFacts | null> {
   const known = limitFacts(limits, cgroup);
   if (known === null) return null;
-  return { ...known, diskKiB: await spaceOf(join(diskFolder, 'upper')).catch(() => null) };
+  // The first is there only while the private disk is mounted; the second in machines made before disks had a size.
+  const diskKiB = await spaceOf(join(diskFolder, 'disk/upper'))
+    .catch(() => spaceOf(join(diskFolder, 'upper')))
+    .catch(() => null);
+  return { ...known, diskKiB };
 }
