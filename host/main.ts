@@ -17,7 +17,6 @@ try {
   const config = await readConfig(path);
   const log = pino({ name: 'host', level: config.logLevel }, pino.destination(2));
   const service = await startHostService(config, log);
-  process.stdout.write(`${JSON.stringify({ ready: true, driver: service.driver })}\n`);
   let stopping = false;
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
@@ -36,6 +35,8 @@ try {
       );
     });
   }
+  // Whoever reads this may end us at once: the handlers above are there.
+  process.stdout.write(`${JSON.stringify({ ready: true, driver: service.driver })}\n`);
 } catch (thrown) {
   const error = PolydevError.from(thrown);
   process.stderr.write(

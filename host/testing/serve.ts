@@ -10,5 +10,6 @@ const argv = z
   .optional()
   .parse(JSON.parse(process.argv[3] ?? 'null') ?? undefined);
 const service = await startHostService(config, pino({ level: 'silent' }), argv === undefined ? {} : { argv });
-process.stdout.write('ready\n');
 process.once('SIGTERM', () => void service.stop().then(() => process.exit(0)));
+// Whoever reads this may send the signal at once.
+process.stdout.write('ready\n');
