@@ -13,6 +13,12 @@ export interface TestPerson {
   readonly consent: 'allow' | 'deny';
 }
 
+/**
+ * More than a virtual machine without hardware virtualization needs on a busy host. What is certain to fail ends the session,
+ * and with it the person's waiting; this only bounds what nobody knows.
+ */
+const PATIENCE = { firstPageMs: 300_000, stepMs: 120_000 } as const;
+
 /** Opens the desktop with a ticket, signs in at the test identity provider by sight, and closes the desktop. */
 export async function signInOnDesktop(
   api: Api,
@@ -43,6 +49,7 @@ export async function signInOnDesktop(
       rfb,
       provider: options.provider,
       ...options.person,
+      ...PATIENCE,
       signal: options.signal,
       onStep: (step) => options.onStep(step),
     });

@@ -96,6 +96,7 @@ export async function startHostService(
       hostNetns: overrides.hostNetns,
       idp: { checkout: config.checkout, nodePath: config.nodePath, script: 'testkit/idp/main.ts' },
       uids: { routerDns: serviceIds + 1, idpDns: serviceIds + 2, idp: serviceIds + 3 },
+      slowdown: config.slowdown,
       log,
     },
     running,

@@ -32,6 +32,36 @@ export const DIAGNOSES = {
     'The program that starts machines is not installed or cannot be executed.',
     'Install it again: apt-get install --no-install-recommends --reinstall runc.',
   ),
+  hypervisor_missing: entry(
+    'operator',
+    'The hypervisor is not installed or cannot be executed.',
+    'Install it again: apt-get install --no-install-recommends --reinstall qemu-system-x86.',
+  ),
+  host_out_of_memory: entry(
+    'operator',
+    "The host's out-of-memory killer ended the machine's hypervisor.",
+    'Run fewer machines, or give this host more memory.',
+  ),
+  vm_kernel_missing: entry(
+    'operator',
+    'The kernel of virtual machines is not in the image cache.',
+    'Make it again: ./polydev image build --vm.',
+  ),
+  vm_kernel_unusable: entry(
+    'operator',
+    'The hypervisor refuses the kernel: it is broken, or of another architecture.',
+    'Remove the folder vm in the image cache and make it again: ./polydev image build --vm.',
+  ),
+  snapshot_foreign: entry(
+    'operator',
+    'The sleeping machine was saved under another hypervisor, processor or kernel.',
+    'Start the machine: it boots from its disk. What only its memory held is lost.',
+  ),
+  no_console: entry(
+    'operator',
+    'The kernel of the machine was told of no console, so nothing it says is kept.',
+    'Look for what changes the command line of the hypervisor on this host.',
+  ),
   image_layer_missing: entry(
     'operator',
     'A layer of the golden image is missing or has the wrong length.',
@@ -65,7 +95,53 @@ export const DIAGNOSES = {
     'Free space on the disk below the data directory, or remove files in the machine.',
   ),
 
+  guest_out_of_memory: entry(
+    'operator',
+    "The guest's kernel ran out of memory.",
+    "Raise the machine's memory limit.",
+  ),
+
   // The first programs in the machine
+  root_device_missing: entry(
+    'system',
+    'A disk of the virtual machine is missing.',
+    'Destroy the machine and start again; look for what changes the command line of the hypervisor on this host.',
+  ),
+  root_file_system_corrupt: entry(
+    'operator',
+    'The file system of the machine cannot be mounted.',
+    'Check the disk of the host. A CLI machine has to be destroyed and made again; its credential is in the vault.',
+  ),
+  agent_unit_absent: entry(
+    'system',
+    'systemd does not know the unit of the agent.',
+    'The image is broken: verify it with ./polydev image verify and build it again.',
+  ),
+  agent_unit_dangling: entry(
+    'system',
+    'The link that enables the unit of the agent leads nowhere.',
+    'The image is broken: verify it with ./polydev image verify and build it again.',
+  ),
+  agent_unit_not_enabled: entry(
+    'system',
+    'The unit of the agent is there, and nothing wants it.',
+    "Something changed the machine's disk, or the image is broken: ./polydev image verify.",
+  ),
+  agent_ordering_cycle: entry(
+    'system',
+    'systemd gave the agent up to break an ordering cycle of units.',
+    'Remove the order named in the proof from the unit that was added.',
+  ),
+  agent_dependency_stuck: entry(
+    'system',
+    'The agent waits for a unit that does not come.',
+    'Look at the unit whose job runs in the proof.',
+  ),
+  guest_clock_wrong: entry(
+    'operator',
+    "The machine's clock is days or years off.",
+    'Set the clock of the host, or look for what changes the command line of the hypervisor on this host.',
+  ),
   agent_runtime_unusable: entry(
     'system',
     'The program that runs the agent cannot be executed.',
@@ -117,6 +193,11 @@ export const DIAGNOSES = {
     'system',
     'The machine has no network device.',
     'Destroy the machine and start again; look for what removes interfaces on this host.',
+  ),
+  tap_not_on_bridge: entry(
+    'system',
+    "The machine's link is on no bridge.",
+    'Destroy the machine and start again; look for what changes interfaces on this host.',
   ),
   duplicate_address: entry(
     'system',

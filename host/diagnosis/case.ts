@@ -19,7 +19,7 @@ export const Case = z.object({
   /** As the agent said it; null: not known. */
   agentVersion: z.string().nullable(),
   /** Texts of the evidence, by file name; one that was not kept is absent. */
-  texts: z.partialRecord(z.enum(['console.log', 'agent.log', 'runtime.log']), z.string()),
+  texts: z.partialRecord(z.enum(['console.log', 'agent.log', 'runtime.log', 'hypervisor.log']), z.string()),
   /** When it failed, or now for a machine that still runs. */
   facts: Facts.nullable(),
 });

@@ -98,6 +98,7 @@ export class Examiner {
       'console.log': machine?.console.slice(-MAX_TEXT) ?? (await text('console.log')),
       'agent.log': await text('agent.log'),
       'runtime.log': await text('runtime.log'),
+      'hypervisor.log': await text('hypervisor.log'),
     };
     const running = machine?.state === 'running';
     const recorded = running ? undefined : await this.#kept(id, 'facts-failure.json', Facts);

@@ -1,16 +1,7 @@
-import { existsSync } from 'node:fs';
 import { driverContract } from '../../testkit/contracts/driver.ts';
-import { findVmParts } from '../images/vm.ts';
-import { CHECKOUT, IMAGE_CACHE, lacking, newInstance } from '../testing/fixture.ts';
+import { CHECKOUT, lacking, lackingForVirtual, newInstance } from '../testing/fixture.ts';
 
 const missing = lacking({ image: true });
-
-async function lackingForQemu(): Promise<string | undefined> {
-  if (missing !== undefined) return missing;
-  if (!existsSync('/usr/bin/qemu-system-x86_64')) return 'the package qemu-system-x86';
-  const parts = await findVmParts({ cacheDir: IMAGE_CACHE, checkout: CHECKOUT });
-  return parts === undefined ? 'the kernel of virtual machines (./polydev image build --vm)' : undefined;
-}
 
 driverContract({
   name: 'namespace',
@@ -22,11 +13,11 @@ driverContract({
 });
 driverContract({
   name: 'qemu',
-  missing: await lackingForQemu(),
+  missing: await lackingForVirtual(),
   bench: newInstance,
   checkout: CHECKOUT,
   bootMs: 180_000,
-  hibernates: false,
+  hibernates: true,
 });
 
 /** That /dev/kvm opens proves nothing: who runs this says so. */
@@ -39,7 +30,7 @@ function lackingForFirecracker(): string | undefined {
 
 driverContract({
   name: 'firecracker',
-  missing: (await lackingForQemu()) ?? lackingForFirecracker(),
+  missing: (await lackingForVirtual()) ?? lackingForFirecracker(),
   bench: () => {
     const made = newInstance();
     const config = { ...made.config, firecracker: process.env.POLYDEV_FIRECRACKER };

@@ -13,6 +13,15 @@ import { PLAIN_ENVIRONMENT } from '../system/command.ts';
 
 const Space = z.object({ total: z.number(), available: z.number() });
 
+/** What is so of a virtual machine's hypervisor. */
+export const HypervisorFacts = z.object({
+  /** What it answers on its control socket when asked how the guest is, or why it did not answer. */
+  state: z.string(),
+  /** The guest's kernel command line, as the running hypervisor has it; null: it does not run. */
+  kernelArguments: z.string().nullable(),
+});
+export type HypervisorFacts = z.infer<typeof HypervisorFacts>;
+
 /** What the kernel says of a machine's limits. Counts are since the machine's start. */
 export const GuestFacts = z.object({
   memoryMiB: z.object({ limit: z.number(), peak: z.number().nullable(), used: z.number().nullable() }),
@@ -21,6 +30,8 @@ export const GuestFacts = z.object({
   pids: z.object({ limit: z.number().int(), refused: z.number().int(), used: z.number().int().nullable() }),
   /** Of the private disk's file system, KiB. */
   diskKiB: Space.nullable(),
+  /** Absent: the machine is no virtual one. */
+  hypervisor: HypervisorFacts.optional(),
 });
 export type GuestFacts = z.infer<typeof GuestFacts>;
 
@@ -30,6 +41,8 @@ export const NetworkFacts = z.object({
   namespace: z.boolean(),
   /** The machine's own interface: null when it has none. */
   device: z.object({ name: z.string(), up: z.boolean() }).nullable(),
+  /** The bridge that the machine's link is a port of. */
+  bridge: z.string().nullable().default(null),
   /** Machine namespaces of this instance that hold the machine's address. */
   addressOwners: z.array(z.string()),
   /** Null when it was not asked. `said` is the answer's name, or why there was none. */
@@ -113,16 +126,20 @@ export async function hostFacts(dataDir: string): Promise<Omit<Facts, 'image' | 
 const SMALL_LAYER = 16 * 1024 * 1024;
 const HASH_DEADLINE_MS = 15_000;
 
-/** The layers of an image as they are on the disk now. `thorough` compares the bytes of large ones too (seconds). */
+/**
+ * The layers of an image as they are on the disk now. `thorough` compares the bytes of large ones too (seconds),
+ * until the deadline: what was not read by then is `unread`.
+ */
 export async function imageFacts(
   images: ImageStore,
   cacheDir: string,
   id: string,
   thorough: boolean,
+  deadlineMs: number = HASH_DEADLINE_MS,
 ): Promise<ImageFacts | null> {
   const manifest = await images.get(id);
   if (manifest === undefined) return null;
-  const deadline = AbortSignal.timeout(HASH_DEADLINE_MS);
+  const deadline = AbortSignal.timeout(deadlineMs);
   const layers: ImageFacts['layers'] = [];
   for (const { file, bytes, sha256 } of manifest.layers) {
     const path = join(cacheDir, file);

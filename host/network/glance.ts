@@ -18,6 +18,8 @@ export class Glance {
   async look(place: NetworkPlace): Promise<NetworkFacts> {
     const facts = await inspectNetwork(place, false);
     if (!facts.namespace || facts.device === null || place.address === undefined) return facts;
+    // Nobody of the host can ask from inside a virtual machine: its namespace is empty, and only its TAP is seen.
+    if (facts.device.name === place.port) return facts;
     facts.addressOwners = [...((await this.#ownersOf(place)).get(place.address) ?? [])];
     if (performance.now() - (this.#answered.get(place.resolver) ?? Number.NEGATIVE_INFINITY) < FRESH_MS) {
       facts.resolver = { address: place.resolver, answers: true, said: 'answered a moment ago' };

@@ -16,6 +16,8 @@ import { Service } from './service.ts';
 const Ready = z.object({ ready: z.literal(true), ca: z.string(), hosts: z.array(z.hostname()).min(1) });
 
 export interface IdpSettings {
+  /** Of this computer, where it is emulated. */
+  slowdown?: number | undefined;
   instance: string;
   plan: AddressPlan;
   /** The repository and the Node binary. They and the state are bound into `runFolder`: an unprivileged user may
@@ -128,7 +130,7 @@ export async function startIdp(settings: IdpSettings, signal: AbortSignal): Prom
         ready = parsed.data;
         return parsed.success;
       },
-      readyTimeoutMs: 30_000,
+      readyTimeoutMs: 30_000 * (settings.slowdown ?? 1),
       failure: 'test_provider_failed',
       log,
     },

@@ -13,6 +13,8 @@ const Links = z.array(
   z.object({
     ifname: z.string(),
     flags: z.array(z.string()).default([]),
+    master: z.string().optional(),
+    linkinfo: z.object({ info_kind: z.string().optional() }).optional(),
     addr_info: z.array(z.object({ local: z.string().optional() })).default([]),
   }),
 );
@@ -20,6 +22,9 @@ const Links = z.array(
 export interface NetworkPlace {
   /** Name of the machine's namespace. */
   namespace: string;
+  /** Path of the router's namespace, and the machine's link in it. */
+  router: string;
+  port: string;
   /** Every namespace of this instance. */
   namespaces: readonly string[];
   address: string | undefined;
@@ -30,8 +35,9 @@ export interface NetworkPlace {
   nodePath: string;
 }
 
-const linksOf = async (namespace: string): Promise<z.infer<typeof Links>> =>
-  Links.parse(JSON.parse(await run(['ip', '-j', 'addr', 'show'], { netns: namespacePath(namespace) })));
+const linksIn = async (netns: string): Promise<z.infer<typeof Links>> =>
+  Links.parse(JSON.parse(await run(['ip', '-j', '-d', 'addr', 'show'], { netns })));
+const linksOf = (namespace: string): Promise<z.infer<typeof Links>> => linksIn(namespacePath(namespace));
 
 /** Every address of a namespace. */
 export async function addressesIn(namespace: string): Promise<string[]> {
@@ -63,19 +69,26 @@ export async function inspectNetwork(place: NetworkPlace, active: boolean): Prom
     leases,
     namespace: there,
     device: null,
+    bridge: null,
     addressOwners: [],
     resolver: null,
     provider: null,
     listening: null,
   };
   if (!there) return facts;
-  const device = (await linksOf(namespace)).find(({ ifname }) => ifname === 'eth0');
-  if (device !== undefined) facts.device = { name: 'eth0', up: device.flags.includes('UP') };
+  const link = (await linksIn(place.router).catch(() => [])).find(({ ifname }) => ifname === place.port);
+  facts.bridge = link?.master ?? null;
+  // A virtual machine's own interface is inside it; what the host has of it is the TAP.
+  const tap = link?.linkinfo?.info_kind === 'tun';
+  const device = tap ? link : (await linksOf(namespace)).find(({ ifname }) => ifname === 'eth0');
+  if (device !== undefined) facts.device = { name: device.ifname, up: device.flags.includes('UP') };
   if (!active) return facts;
   for (const name of place.namespaces) {
     const held = await addressesIn(name).catch((): string[] => []);
     if (address !== undefined && held.includes(address)) facts.addressOwners.push(name);
   }
+  // Nothing of the host can be inside a virtual machine's network, and its namespace is empty.
+  if (tap) return facts;
   const seen = await askFromInside(place);
   facts.listening = seen.listening;
   // Without a device nothing can answer: that the resolver is silent says nothing about the resolver then.

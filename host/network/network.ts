@@ -24,6 +24,7 @@ import {
   namespacePrefix,
   parseAddress,
   planSubnet,
+  portName,
   routerNamespace,
 } from './addresses.ts';
 import { forwardingConfig, hostResolvers, startDns } from './dns.ts';
@@ -52,6 +53,8 @@ export interface NetworkSettings {
   idp: { checkout: string; nodePath: string; script: string };
   /** Owners of the helper processes. */
   uids: { routerDns: number; idpDns: number; idp: number };
+  /** How many times longer than usual programs may take to start, where the computer is emulated; default 1. */
+  slowdown?: number | undefined;
   log: Logger;
 }
 
@@ -224,15 +227,24 @@ export class Network implements AsyncDisposable {
     return this.#describe(id, namespace, address);
   }
 
-  /** The same for a virtual machine; `tap` is the descriptor for its hypervisor, which the caller closes. */
-  async attachTap(id: MachineId, realm: Realm, signal: AbortSignal): Promise<Attachment & { tap: number }> {
+  /**
+   * The same for a virtual machine; `tap` is the descriptor for its hypervisor, which the caller closes. `wanted`: the address of
+   * a guest that has one already.
+   */
+  async attachTap(
+    id: MachineId,
+    realm: Realm,
+    signal: AbortSignal,
+    wanted?: string,
+  ): Promise<Attachment & { tap: number }> {
     let descriptor: number | undefined;
+    const open = async (free: string): Promise<{ namespace: string; tap: number }> => {
+      const opened = await openMachineTap(this.#settings.instance, { id, realm, address: free }, signal);
+      descriptor = opened.tap;
+      return opened;
+    };
     try {
-      const { namespace, address, tap } = await this.#attach(id, realm, signal, async (free) => {
-        const opened = await openMachineTap(this.#settings.instance, { id, realm, address: free }, signal);
-        descriptor = opened.tap;
-        return opened;
-      });
+      const { namespace, address, tap } = await this.#attach(id, realm, signal, open, wanted);
       return { ...this.#describe(id, namespace, address), tap };
     } catch (error) {
       if (descriptor !== undefined) closeSync(descriptor);
@@ -327,6 +339,8 @@ export class Network implements AsyncDisposable {
     const { instance, idp } = this.#settings;
     return {
       namespace: machineNamespace(instance, id),
+      router: namespacePath(routerNamespace(instance)),
+      port: portName(id),
       namespaces: (await instanceNamespaces(instance)).filter(
         (name) => name !== routerNamespace(instance) && name !== idpNamespace(instance),
       ),
@@ -363,7 +377,7 @@ export class Network implements AsyncDisposable {
   #needIdp(signal: AbortSignal): Promise<void> {
     return this.#queueIdp(async () => {
       if (this.#idp !== undefined) return;
-      const { instance, idp, idpStateFolder, uids, log } = this.#settings;
+      const { instance, idp, idpStateFolder, uids, slowdown, log } = this.#settings;
       this.#idp = await startIdp(
         {
           instance,
@@ -372,6 +386,7 @@ export class Network implements AsyncDisposable {
           stateFolder: idpStateFolder,
           runFolder: this.#idpFolder,
           uids: { idp: uids.idp, dns: uids.idpDns },
+          slowdown,
           log,
         },
         signal,

@@ -25,6 +25,13 @@ export interface RunOptions {
   output?: number;
 }
 
+/** What to put before a program and its arguments so that it runs as this host user, and never as more than that. */
+export const unprivileged = (uid: number, group?: number): string[] => [
+  ...['setpriv', '--reuid', String(uid), '--regid', String(uid), '--no-new-privs'],
+  ...(group === undefined ? ['--clear-groups'] : ['--groups', String(group)]),
+  ...['--inh-caps', '-all', '--ambient-caps', '-all', '--bounding-set', '-all', '--'],
+];
+
 const MAX_OUTPUT = 1024 * 1024;
 
 /** spawn(), inside a network namespace when one is named. */

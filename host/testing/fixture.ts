@@ -7,6 +7,7 @@ import { type Logger, pino } from 'pino';
 import { newMachineId } from '../../protocol/ids.ts';
 import type { MachineSpec } from '../../protocol/machine.ts';
 import { HostConfig } from '../config.ts';
+import { findVmParts } from '../images/vm.ts';
 import { missingPackages } from '../requirements.ts';
 
 export const IMAGE_CACHE = `${process.env.POLYDEV_CACHE ?? '/var/cache/polydev'}/images`;
@@ -19,6 +20,15 @@ export function lacking(options: { image: boolean }): string | undefined {
   if (packages.length > 0) return `packages ${packages.join(' ')}`;
   if (options.image && !existsSync(join(IMAGE_CACHE, 'current'))) return 'a golden image';
   return undefined;
+}
+
+/** The same for virtual machines under QEMU. */
+export async function lackingForVirtual(): Promise<string | undefined> {
+  const missing = lacking({ image: true });
+  if (missing !== undefined) return missing;
+  if (!existsSync('/usr/bin/qemu-system-x86_64')) return 'the package qemu-system-x86';
+  const parts = await findVmParts({ cacheDir: IMAGE_CACHE, checkout: CHECKOUT });
+  return parts === undefined ? 'the kernel of virtual machines (./polydev image build --vm)' : undefined;
 }
 
 const LETTERS = 'abcdefghijklmnopqrstuvwxyz';

@@ -30,7 +30,7 @@ export interface AgentBehaviour {
   /** The boot ends with this error after the checkpoint `agent`. */
   bootFailure?: ErrorReport;
   /** What it says of its desktop after the boot. */
-  healthFailure?: ErrorReport;
+  healthFailure?: ErrorReport | undefined;
   /** What the CLI writes when the person signs in. */
   files: CredentialFile[];
   verify: { output: string; code: number };
@@ -38,8 +38,6 @@ export interface AgentBehaviour {
   loginUrl?: string;
   /** What it says that it is; default AGENT_VERSION. */
   version?: string;
-  /** What went wrong after it was ready, as `/health` says it. */
-  failure?: ErrorReport | undefined;
   /** Credential files cannot be deleted. */
   deleteFailure?: boolean;
 }
@@ -167,10 +165,11 @@ export class FakeAgent {
     }
     switch (route) {
       case 'GET /health': {
-        const { failure, version = AGENT_VERSION } = this.#behaviour;
+        const { version = AGENT_VERSION, healthFailure: failure = null } = this.#behaviour;
         const { id: machineId, kind } = this.#spec;
-        const said = { version, machineId, kind, uptimeMs: 1000, stamps: [], ready: failure === undefined };
-        return void json({ ...said, failure: failure ?? null });
+        const ready = failure === null;
+        const health: AgentHealth = { version, machineId, kind, uptimeMs: 1000, stamps: [], ready, failure };
+        return void json(health);
       }
       case 'GET /v1/log':
         return void response.end('a line of the agent\n');
@@ -182,20 +181,6 @@ export class FakeAgent {
         const now = Date.now();
         const aheadMs = now - Date.parse(time);
         return void json({ time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false });
-      }
-      case 'GET /health': {
-        const { id: machineId, kind } = this.#spec;
-        const failure = this.#behaviour.healthFailure ?? null;
-        const health: AgentHealth = {
-          version: 'fake',
-          machineId,
-          kind,
-          uptimeMs: 1,
-          stamps: [],
-          ready: failure === null,
-          failure,
-        };
-        return void json(health);
       }
       case 'GET /v1/boot':
         return this.#boot(response);

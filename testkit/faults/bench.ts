@@ -18,9 +18,12 @@ import { newSessionId } from '../../protocol/ids.ts';
 import type { Stamp } from '../../protocol/machine.ts';
 import { Disk } from './disk.ts';
 import type { Fault } from './fault.ts';
+import { packDisk, stageOf } from './vm.ts';
 
 /** Long enough that whoever waits for it has not noticed what was certain. */
 const BOOT_DEADLINE_MS = 45_000;
+/** The same for a guest that is emulated in software on a busy computer. */
+const VM_BOOT_DEADLINE_MS = 240_000;
 
 export interface Outcome {
   readonly diagnosis: Diagnosis | null;
@@ -96,11 +99,15 @@ export class FaultBench implements AsyncDisposable {
     const { id } = spec;
     const host = createHostClient(this.config.socketPath);
     const agent = createAgentClient(host, id, token);
-    const signal = AbortSignal.timeout(90_000);
-    const disk = new Disk(path.join(this.config.dataDir, 'machines', id));
+    const vm = fault.driver === 'qemu';
+    const deadlineMs = vm ? VM_BOOT_DEADLINE_MS : BOOT_DEADLINE_MS;
+    const signal = AbortSignal.timeout(deadlineMs + 45_000);
+    const folder = vm ? stageOf(this.config, id) : path.join(this.config.dataDir, 'machines', id);
+    const disk = vm ? new Disk(folder, 0) : new Disk(folder);
     const place = { id, config: this.config, disk, defer };
     defer(() => host.destroy(id));
     await fault.before?.(place);
+    if (vm) await packDisk(this.config, id);
 
     const began = performance.now();
     const stamps: Stamp[] = [];
@@ -110,18 +117,21 @@ export class FaultBench implements AsyncDisposable {
       const startedAt = new Date();
       const made = await host.put(spec, signal);
       stamps.push(...made.stamps);
-      await followBoot({
-        host,
-        agent,
-        kind: spec.kind,
-        startedAt,
-        deadline: async () => ({ ms: BOOT_DEADLINE_MS, from: 'the patience of this test' }),
-        agentVersion: (await host.image(made.image, signal)).agentVersion,
-        before: stamps,
-        onStamp: async (stamp) => void stamps.push(stamp),
-        signal,
-      });
-      ready = true;
+      await fault.started?.(place);
+      if (fault.started === undefined) {
+        await followBoot({
+          host,
+          agent,
+          kind: spec.kind,
+          startedAt,
+          deadline: async () => ({ ms: deadlineMs, from: 'the patience of this test' }),
+          agentVersion: (await host.image(made.image, signal)).agentVersion,
+          before: stamps,
+          onStamp: async (stamp) => void stamps.push(stamp),
+          signal,
+        });
+        ready = true;
+      }
       await fault.after?.(place);
       // As the controller does while a session uses a machine.
       await reportExit(host, id, 0, signal);
@@ -145,7 +155,11 @@ export class FaultBench implements AsyncDisposable {
       signal,
     });
     // A machine that is ready is asked about by an operator, who sees that something is wrong.
-    const diagnosis = kept ?? (error === null ? await askAbout({ host, agent, stamps, signal }) : null);
+    const ask = async (): Promise<Diagnosis | null> =>
+      ready
+        ? askAbout({ host, agent, stamps, signal })
+        : host.diagnose(id, { error: null, stamps, agentVersion: null }, signal);
+    const diagnosis = kept ?? (error === null ? await ask() : null);
     const ms = performance.now() - began;
     await host.destroy(id, signal);
     const files = await host.evidence(id, signal);

@@ -10,10 +10,15 @@ const FIRST_ID = firstIdOf(4095);
 export class Disk {
   readonly #folder: string;
   readonly #upper: string;
+  readonly #firstId: number;
 
-  /** @param folder the machine's folder in the data directory of its host service */
-  constructor(folder: string) {
+  /**
+   * @param folder the machine's folder in the data directory of its host service
+   * @param firstId the host id of the machine's root
+   */
+  constructor(folder: string, firstId = FIRST_ID) {
     this.#folder = folder;
+    this.#firstId = firstId;
     this.#upper = path.join(folder, 'upper');
   }
 
@@ -34,7 +39,7 @@ export class Disk {
     if (existsSync(folder)) return;
     mkdirSync(folder, { recursive: true });
     chmodSync(folder, 0o755);
-    chownSync(folder, FIRST_ID + owner, FIRST_ID + owner);
+    chownSync(folder, this.#firstId + owner, this.#firstId + owner);
   }
 
   /** Puts a file at an absolute path of the machine. `owner` is an id inside it. */
@@ -43,13 +48,13 @@ export class Disk {
     rmSync(target, { force: true });
     writeFileSync(target, content, { mode });
     chmodSync(target, mode);
-    chownSync(target, FIRST_ID + owner, FIRST_ID + owner);
+    chownSync(target, this.#firstId + owner, this.#firstId + owner);
   }
 
   link(file: string, to: string, owner = 0): void {
     const target = this.#place(file, owner);
     symlinkSync(to, target);
-    execFileSync('chown', ['-h', `${FIRST_ID + owner}:${FIRST_ID + owner}`, target]);
+    execFileSync('chown', ['-h', `${this.#firstId + owner}:${this.#firstId + owner}`, target]);
   }
 
   /** Hides a file of the image. */
@@ -65,7 +70,7 @@ export class Disk {
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
     for (const name of ['upper', 'work']) {
       mkdirSync(path.join(small, name), { mode: 0o755 });
-      chownSync(path.join(small, name), FIRST_ID, FIRST_ID);
+      chownSync(path.join(small, name), this.#firstId, this.#firstId);
       symlinkSync(path.join(small, name), path.join(this.#folder, name));
     }
     return () => {

@@ -31,10 +31,14 @@ export interface Fault {
   /** `none`: the machine must cope with it and become ready. */
   readonly expect: DiagnosisName | 'none';
   readonly spec?: Partial<MachineSpec>;
+  /** Absent: namespace. */
+  readonly driver?: 'qemu';
   /** Another host service than the one that all faults share: what is different about it, before it starts. */
   readonly host?: (config: HostConfig, defer: Place['defer']) => Promise<Partial<HostConfig>>;
   /** Before the machine is asked for. */
   readonly before?: (place: Place) => Promise<void>;
+  /** When its guest runs, whatever it has done by then; the boot is not followed. What is wrong is asked for at once. */
+  readonly started?: (place: Place) => Promise<void>;
   /** Once it is ready. */
   readonly after?: (place: Place) => Promise<void>;
   /** Then also starts the genuine CLI's login. */

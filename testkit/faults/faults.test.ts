@@ -2,21 +2,25 @@
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { lacking } from '../../host/testing/fixture.ts';
+import { lacking, lackingForVirtual } from '../../host/testing/fixture.ts';
 import { FaultBench, mountsAreOurs, type Outcome } from './bench.ts';
 import { CANARIES, type Fault } from './fault.ts';
 import { FAULTS, PENDING } from './index.ts';
+import { vmHost } from './vm.ts';
 
 const missing = lacking({ image: true });
+const noVirtual = await lackingForVirtual();
 
 describe.skipIf(missing !== undefined)(`faults (needs ${missing ?? 'nothing more'})`, () => {
   let shared: FaultBench;
+  let virtual: FaultBench | undefined;
   const rows: string[][] = [];
   beforeAll(async () => {
     shared = await FaultBench.start();
   });
   afterAll(async () => {
     await shared[Symbol.asyncDispose]();
+    await virtual?.[Symbol.asyncDispose]();
     const width = Math.max(
       ...rows.map(([name = '']) => name.length),
       ...Object.keys(PENDING).map((n) => n.length),
@@ -34,6 +38,10 @@ describe.skipIf(missing !== undefined)(`faults (needs ${missing ?? 'nothing more
   });
 
   const runOn = async (fault: Fault): Promise<Outcome> => {
+    if (fault.driver === 'qemu') {
+      virtual ??= await FaultBench.start(vmHost);
+      return virtual.run(fault);
+    }
     if (fault.host === undefined) return shared.run(fault);
     await using bench = await FaultBench.start(fault.host);
     return await bench.run(fault);
@@ -41,8 +49,13 @@ describe.skipIf(missing !== undefined)(`faults (needs ${missing ?? 'nothing more
 
   for (const fault of FAULTS) {
     const blocked = fault.ownMounts === true && !mountsAreOurs();
-    const needs = blocked ? ' (needs a mount namespace of its own: ./polydev test faults)' : '';
-    it.skipIf(blocked)(`names ${fault.name}${needs}`, async () => {
+    const lacks = fault.driver === 'qemu' ? noVirtual : undefined;
+    const needs = blocked
+      ? ' (needs a mount namespace of its own: ./polydev test faults)'
+      : lacks === undefined
+        ? ''
+        : ` (needs ${lacks})`;
+    it.skipIf(blocked || lacks !== undefined)(`names ${fault.name}${needs}`, async () => {
       const { diagnosis, error, found, evidence, secrets, ready, ms } = await runOn(fault);
       const said = diagnosis?.name ?? 'none';
       const right = said === fault.expect;

@@ -1,8 +1,8 @@
 /** tini or Node is away, may not be executed, or names an interpreter that is not there. */
 import { exitLine, linesIn, linesOf, type Rule, reached } from '../rule.ts';
 
-/** What tini says when it cannot execute the agent's program, and what its own exit codes mean. */
-const TINI = /\[FATAL tini .*exec .* failed|\[WARN\s+tini/;
+/** What tini says when it cannot execute the agent's program, and what systemd says in a virtual machine. */
+const TINI = /\[FATAL tini .*exec .* failed|\[WARN\s+tini|Failed at step EXEC spawning|status=203\/EXEC/;
 
 export const agentRuntimeUnusable: Rule = {
   name: 'agent_runtime_unusable',

@@ -8,6 +8,13 @@ import { agentRuntimeKilled } from './agent-runtime-killed.ts';
 import { agentRuntimeUnusable } from './agent-runtime-unusable.ts';
 import { agentSilent } from './agent-silent.ts';
 import { agentTokenWrong } from './agent-token-wrong.ts';
+import {
+  agentDependencyStuck,
+  agentOrderingCycle,
+  agentUnitAbsent,
+  agentUnitDangling,
+  agentUnitNotEnabled,
+} from './agent-unit.ts';
 import { agentVersionMismatch } from './agent-version-mismatch.ts';
 import { callbackPortTaken } from './callback-port-taken.ts';
 import { chromiumCrashed } from './chromium-crashed.ts';
@@ -15,28 +22,52 @@ import { cliMissing } from './cli-missing.ts';
 import { cliNoLoginUrl } from './cli-no-login-url.ts';
 import { dnsDead } from './dns-dead.ts';
 import { duplicateAddress } from './duplicate-address.ts';
+import { guestClockWrong } from './guest-clock-wrong.ts';
 import { guestDiskFull } from './guest-disk-full.ts';
+import { guestOutOfMemory } from './guest-out-of-memory.ts';
 import { hostDiskFull } from './host-disk-full.ts';
+import { hypervisorKilled } from './hypervisor-killed.ts';
+import { hypervisorMissing } from './hypervisor-missing.ts';
 import { idpUnreachable } from './idp-unreachable.ts';
 import { imageLayerCorrupt } from './image-layer-corrupt.ts';
 import { imageLayerMissing } from './image-layer-missing.ts';
 import { machineKilled } from './machine-killed.ts';
 import { memoryTooSmall } from './memory-too-small.ts';
+import { noConsole } from './no-console.ts';
 import { noNetworkDevice } from './no-network-device.ts';
 import { pidsTooSmall } from './pids-too-small.ts';
+import { rootDeviceMissing } from './root-device-missing.ts';
+import { rootFileSystemCorrupt } from './root-file-system-corrupt.ts';
 import { runtimeMissing } from './runtime-missing.ts';
+import { snapshotForeign } from './snapshot-foreign.ts';
+import { tapNotOnBridge } from './tap-not-on-bridge.ts';
+import { vmKernelMissing } from './vm-kernel-missing.ts';
+import { vmKernelUnusable } from './vm-kernel-unusable.ts';
 import { xvncFailed } from './xvnc-failed.ts';
 import { xvncMissing } from './xvnc-missing.ts';
 
 export const RULES: readonly Rule[] = [
   hostDiskFull,
   runtimeMissing,
+  hypervisorMissing,
+  vmKernelMissing,
+  vmKernelUnusable,
+  snapshotForeign,
   imageLayerMissing,
   imageLayerCorrupt,
   addressesExhausted,
   memoryTooSmall,
+  hypervisorKilled,
+  guestOutOfMemory,
+  rootDeviceMissing,
   pidsTooSmall,
   guestDiskFull,
+  rootFileSystemCorrupt,
+  agentOrderingCycle,
+  agentUnitDangling,
+  agentUnitAbsent,
+  agentUnitNotEnabled,
+  agentDependencyStuck,
   agentRuntimeUnusable,
   agentRuntimeKilled,
   agentMissing,
@@ -45,7 +76,9 @@ export const RULES: readonly Rule[] = [
   agentVersionMismatch,
   agentPortTaken,
   machineKilled,
+  guestClockWrong,
   noNetworkDevice,
+  tapNotOnBridge,
   duplicateAddress,
   // Of test machines the provider and the resolver are in one place: when both are silent, that place is away.
   idpUnreachable,
@@ -57,4 +90,6 @@ export const RULES: readonly Rule[] = [
   callbackPortTaken,
   cliNoLoginUrl,
   agentSilent,
+  // A machine that works all the same: last.
+  noConsole,
 ];

@@ -5,6 +5,8 @@ export const memoryTooSmall: Rule = {
   name: 'memory_too_small',
   prove(found) {
     const guest = found.facts?.guest;
+    // The limit of a virtual machine's hypervisor is not the guest's.
+    if (guest?.hypervisor !== undefined) return undefined;
     const kills = guest?.oomKills ?? 0;
     if (kills === 0 && found.exit?.oomKilled !== true) return undefined;
     const memory = guest?.memoryMiB;

@@ -172,6 +172,7 @@ export class FirecrackerDriver implements Driver {
   ): Promise<FirecrackerMachine> {
     const { spec, image, owner, asleep } = guest;
     const place = this.#place(spec.id);
+    const files = await this.#files(image);
     await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
     const console = await Console.open(place.folder, place.console, owner);
     await using undo = new AsyncDisposableStack();
@@ -191,7 +192,7 @@ export class FirecrackerDriver implements Driver {
       const hypervisor = await launchGuest(
         {
           spec,
-          ...(await this.#files(image)),
+          ...files,
           place,
           root,
           owner,

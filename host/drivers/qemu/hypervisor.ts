@@ -3,10 +3,11 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { type CgroupLimits, joinCgroup, makeCgroup } from '../../system/cgroups.ts';
-import { spawnIn } from '../../system/command.ts';
+import { spawnIn, unprivileged } from '../../system/command.ts';
 import { identify, type ProcessIdentity } from '../../system/processes.ts';
 import type { WaitStatus } from '../../system/syscalls.ts';
 import { Qmp } from './qmp.ts';
+import { continueGuest } from './sleep.ts';
 
 export interface HypervisorStart {
   argv: readonly string[];
@@ -21,6 +22,8 @@ export interface HypervisorStart {
   cgroup: string;
   limits: CgroupLimits;
   qmpPath: string;
+  /** It goes on with a saved guest. */
+  wakes?: boolean;
 }
 
 export interface Hypervisor {
@@ -28,14 +31,13 @@ export interface Hypervisor {
   exited: Promise<WaitStatus>;
 }
 
-const unprivileged = (uid: number, group: number | undefined): string[] => [
-  ...['setpriv', '--reuid', String(uid), '--regid', String(uid), '--no-new-privs'],
-  ...(group === undefined ? ['--clear-groups'] : ['--groups', String(group)]),
-  ...['--inh-caps', '-all', '--ambient-caps', '-all', '--bounding-set', '-all', '--'],
-];
+/** From a hypervisor's closed sockets to its end. */
+const LAST_WORDS_MS = 500;
 
 /** Spawns it; `exited` never rejects. Throws `machine_start_failed`. */
-export async function spawnHypervisor(start: Omit<HypervisorStart, 'qmpPath'>): Promise<Hypervisor> {
+export async function spawnHypervisor(
+  start: Omit<HypervisorStart, 'qmpPath' | 'wakes'>,
+): Promise<Hypervisor> {
   const { argv, inherit, output, uid, group, netns, cgroup, limits } = start;
   makeCgroup(cgroup, limits);
   const child = spawnIn(netns, [...unprivileged(uid, group), ...argv], {
@@ -71,6 +73,7 @@ export async function startHypervisor(start: HypervisorStart, signal: AbortSigna
   });
   ended.catch(() => undefined);
   const asked = (async () => {
+    if (start.wakes === true) await continueGuest(start.qmpPath, signal);
     for (;;) {
       signal.throwIfAborted();
       using qmp = await Qmp.connect(start.qmpPath, 20_000);
@@ -79,7 +82,12 @@ export async function startHypervisor(start: HypervisorStart, signal: AbortSigna
       await sleep(50);
     }
   })();
-  asked.catch(() => undefined);
-  await Promise.race([asked, ended]);
+  try {
+    await Promise.race([asked, ended]);
+  } catch (error) {
+    // Its end often shows first as a broken connection; how it ended says more.
+    await Promise.race([ended, sleep(LAST_WORDS_MS)]);
+    throw error;
+  }
   return hypervisor;
 }

@@ -12,4 +12,6 @@ export const guestArguments = (guest: { layers: number; kind: MachineKind; hostn
   `systemd.hostname=${guest.hostname}`,
   'systemd.show_status=no',
   'systemd.unit=multi-user.target',
+  // What services have to complain about is on the console then, also of a guest that nobody can ask any more.
+  'systemd.journald.forward_to_console=1 systemd.journald.max_level_console=notice',
 ];

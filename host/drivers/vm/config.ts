@@ -4,6 +4,10 @@ import type { GuestConfig, MachineSpec } from '../../../protocol/machine.ts';
 import type { Attachment } from '../../network/network.ts';
 import { type TarFile, tar } from './tar.ts';
 import { maskFiles } from './units.ts';
+import { witnessFiles } from './witness.ts';
+
+/** By then the agent of a quiet host answers, and a look costs it nothing; of the start of the guest's kernel. */
+const WITNESS_SECONDS = 15;
 
 /** As the guest calls itself. */
 export const hostnameOf = (id: MachineId): string => id.replace('_', '-').slice(0, 12);
@@ -60,12 +64,13 @@ export function configDrive(
 ): Buffer {
   const files: TarFile[] = [
     ...maskFiles(),
+    ...witnessFiles(WITNESS_SECONDS),
     { path: 'polydev/config.json', mode: 0o400, text: JSON.stringify(config) },
     { path: 'systemd/network/10-eth0.network', mode: 0o644, text: network(attachment) },
     {
       path: 'systemd/system/polydev-agent.service.d/limits.conf',
       mode: 0o644,
-      text: `[Unit]\n# The root is whole before systemd starts: nothing to wait for.\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n\n[Service]\nTasksMax=${spec.limits.pids}\nLimitNOFILE=65536\nLimitCORE=0\n`,
+      text: `[Unit]\n# The root is whole before systemd starts: nothing to wait for.\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n\n[Service]\n# What the console takes; see the kernel's arguments.\nSyslogLevel=notice\nTasksMax=${spec.limits.pids}\nLimitNOFILE=65536\nLimitCORE=0\n`,
     },
     ...more,
   ];

@@ -3,7 +3,7 @@ import { chownSync, closeSync, ftruncateSync, openSync, statSync } from 'node:fs
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DEFAULT_DISK_MIB, type MachineSpec } from '../../../protocol/machine.ts';
-import { run } from '../../system/command.ts';
+import { run, unprivileged } from '../../system/command.ts';
 
 const MIB = 1024 * 1024;
 
@@ -43,6 +43,28 @@ export async function ensureDisk(
   );
   chownSync(draft, owner, owner);
   await rename(draft, diskPath(folder));
+}
+
+/**
+ * Room on the disk in KiB, as its file system has written it down: seconds old while the guest runs. Read as the disk's owner,
+ * since the guest may have written anything there. Null when it cannot be read.
+ */
+export async function diskSpace(folder: string): Promise<{ total: number; available: number } | null> {
+  const owner = diskOwner(folder);
+  if (owner === undefined) return null;
+  const file = openSync(diskPath(folder), 'r');
+  try {
+    const argv = [...unprivileged(owner), 'dumpe2fs', '-h', '/dev/fd/3'];
+    const said = await run(argv, { timeoutMs: 5000, inherit: [file] });
+    const field = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)$`, 'm').exec(said)?.[1]);
+    const kib = field('Block size') / 1024;
+    const [total, available] = [field('Block count') * kib, field('Free blocks') * kib];
+    return Number.isNaN(total + available) ? null : { total, available };
+  } catch {
+    return null;
+  } finally {
+    closeSync(file);
+  }
 }
 
 export const removeDisk = (folder: string): Promise<void> => rm(diskPath(folder), { force: true });

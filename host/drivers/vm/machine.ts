@@ -9,7 +9,7 @@ import {
   POWER_PORT,
   type Stamp,
 } from '../../../protocol/machine.ts';
-import { type Console, readConsole } from '../../machines/console.ts';
+import { readConsole } from '../../machines/console.ts';
 import { oomKilled } from '../../system/cgroups.ts';
 import { type ProcessIdentity, runs, waitGone } from '../../system/processes.ts';
 import type { WaitStatus } from '../../system/syscalls.ts';
@@ -21,6 +21,12 @@ export interface Channel extends Disposable {
   dial(port: number, signal: AbortSignal): Promise<Duplex>;
 }
 
+/** What is kept of the guest's output and the hypervisor's own. */
+export interface Consoles {
+  flush(): Promise<void>;
+  close(): Promise<void>;
+}
+
 export interface VirtualMachineParts {
   spec: MachineSpec;
   image: ImageId;
@@ -29,7 +35,7 @@ export interface VirtualMachineParts {
   /** The hypervisor. */
   process: ProcessIdentity;
   ended: Promise<WaitStatus>;
-  console: Console;
+  console: Consoles;
   consoleFolder: string;
   channel: Channel;
   cgroup: string;

@@ -1,0 +1,19 @@
+import type { Fault } from '../fault.ts';
+import { changeHypervisor } from '../vm.ts';
+
+export const rootDeviceMissing: Fault = {
+  name: 'root-device-missing',
+  driver: 'qemu',
+  expect: 'root_device_missing',
+  spec: { kind: 'cli', realm: 'test' },
+  ownMounts: true,
+  // The private disk has another serial number than the guest looks for.
+  before: (place) =>
+    changeHypervisor(
+      place,
+      `for word in "$@"; do
+  shift
+  set -- "$@" "$(printf %s "$word" | sed s/serial=private/serial=stray/)"
+done`,
+    ),
+};
