@@ -12,6 +12,7 @@ import type { Settings } from '../cli/settings.ts';
 import { Machine, Session } from '../protocol/api.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { CHECKPOINTS, type Checkpoint } from '../protocol/machine.ts';
+import { measureWarm } from './warm.ts';
 
 const SESSION_DEADLINE_MS = 90_000;
 /** A browser machine counts as idle this long after its page was painted. */
@@ -25,7 +26,7 @@ interface Sample {
 }
 
 /**
- * Cold start of a browser machine, `runs` times one after the other (after one that is not counted), beside the cost of starting an empty program in the same runtime's namespaces. Needs a running `./polydev up`.
+ * Cold start of a browser machine and claim of a warm one, `runs` times each one after the other (after one that is not counted), beside the cost of starting an empty program in the same runtime's namespaces. Needs a running `./polydev up`.
  */
 export async function benchStart(
   settings: Settings,
@@ -50,6 +51,21 @@ export async function benchStart(
       fraction: run / options.runs,
     });
   }
+  const warm = (await measureWarm(settings, options.runs + 1, signal)).slice(1);
+  const warmRows = [
+    row(
+      'turn -> claimed and checked',
+      warm.map((s) => s.claim),
+    ),
+    row(
+      'request -> agent healthy',
+      warm.map((s) => s.healthy),
+    ),
+    row(
+      "request -> Chromium's page painted",
+      warm.map((s) => s.painted),
+    ),
+  ];
   const rows = CHECKPOINTS.map((checkpoint) =>
     row(
       checkpoint,
@@ -66,7 +82,7 @@ export async function benchStart(
     samples.map((s) => s.withCacheMiB),
   );
   if (options.json) {
-    output.result(JSON.stringify({ baseline, checkpoints: rows, memory: [memory, cache] }));
+    output.result(JSON.stringify({ baseline, checkpoints: rows, warm: warmRows, memory: [memory, cache] }));
     return;
   }
   const ratio = (value: number) => `${(value / baseline.median).toFixed(1)}x`;
@@ -77,6 +93,7 @@ export async function benchStart(
       [
         [`${baseline.name} (ms)`, ...cells(baseline), '1.0x'],
         ...rows.map((r) => [`request -> ${meaning(r.name)} (ms)`, ...cells(r), ratio(r.median)]),
+        ...warmRows.map((r) => [`warm: ${r.name} (ms)`, ...cells(r), ratio(r.median)]),
         [memory.name, ...cells(memory), ''],
         [cache.name, ...cells(cache), ''],
       ],

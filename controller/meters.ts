@@ -4,21 +4,25 @@
  * Labels are closed sets (drivers, kinds, checkpoints, diagnosis names, codes): never an id or a person.
  */
 import { Counter, Histogram, Registry } from 'prom-client';
-import type { DiagnosisName } from '../protocol/diagnoses.ts';
-import type { Checkpoint, MachineKind } from '../protocol/machine.ts';
+import { DiagnosisName } from '../protocol/diagnoses.ts';
+import { DriverName } from '../protocol/host.ts';
+import { type Checkpoint, MachineKind } from '../protocol/machine.ts';
 
-/** How a machine or a session came through the end of a process that worked on it. */
-export type Recovery =
-  /** A session whose workflow went on in this controller. */
-  | 'session_resumed'
-  /** A session that could not be taken up: it ended as `controller_restarted`. */
-  | 'session_given_up'
-  /** A machine whose start nobody follows any more. */
-  | 'start_given_up'
-  /** A machine that its host lost or found ended. */
-  | 'machine_lost'
-  /** A machine of the host that nobody owned: destroyed. */
-  | 'machine_unowned';
+/**
+ * How a machine or a session came through the end of a process that worked on it.
+ *
+ * `session_resumed`: its workflow went on in this controller. `session_given_up`: it could not be taken up and ended as
+ * `controller_restarted`. `start_given_up`: nobody follows a machine's start any more. `machine_lost`: its host lost it or
+ * found it ended. `machine_unowned`: a host had a machine of nobody's, and it was destroyed.
+ */
+const RECOVERIES = [
+  'session_resumed',
+  'session_given_up',
+  'start_given_up',
+  'machine_lost',
+  'machine_unowned',
+] as const;
+export type Recovery = (typeof RECOVERIES)[number];
 
 export interface Meters {
   /** Everything below; `api/metrics.ts` adds the rest. */
@@ -68,6 +72,14 @@ export function createMeters(): Meters {
     labelNames: ['what'],
     registers,
   });
+  // From the start: a counter that appears with its first count has, for Prometheus, never increased.
+  for (const what of RECOVERIES) recoveries.inc({ what }, 0);
+  for (const kind of MachineKind.options) {
+    for (const diagnosis of DiagnosisName.options) {
+      degradations.inc({ diagnosis, kind }, 0);
+      for (const driver of [...DriverName.options, 'unknown']) failures.inc({ diagnosis, driver, kind }, 0);
+    }
+  }
   return {
     registry,
     checkpoint: ({ driver, kind, checkpoint, durationMs }) =>

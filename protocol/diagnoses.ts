@@ -52,6 +52,11 @@ export const DIAGNOSES = {
     'The hypervisor refuses the kernel: it is broken, or of another architecture.',
     'Remove the folder vm in the image cache and make it again: ./polydev image build --vm.',
   ),
+  snapshot_foreign: entry(
+    'operator',
+    'The sleeping machine was saved under another hypervisor, processor or kernel.',
+    'Start the machine: it boots from its disk. What only its memory held is lost.',
+  ),
   no_console: entry(
     'operator',
     'The kernel of the machine was told of no console, so nothing it says is kept.',

@@ -16,6 +16,26 @@ export const wokeNow = (wayMs = 0): Woke => ({
 });
 
 /**
+ * Tells it once.
+ * @returns whether its clock is known to be right, and what the way there and back took
+ */
+export async function tell(
+  agent: AgentClient,
+  woke: Woke,
+  signal: AbortSignal,
+): Promise<{ right: boolean; offMs: number; clockSet: boolean; roundMs: number }> {
+  const sent = Date.now();
+  const began = performance.now();
+  const reply = await agent.woke(woke, signal);
+  const roundMs = performance.now() - began;
+  // It answered somewhere between the sending and now.
+  const answered = Date.parse(reply.time);
+  const offMs = Math.max(sent - answered, answered - (sent + roundMs), 0);
+  const { clockSet } = reply;
+  return { right: !clockSet && offMs <= CLOCK_TOLERANCE_MS, offMs, clockSet, roundMs };
+}
+
+/**
  * Asks again until the guest's answer shows that its clock is right. Half of the last round trip is added to what it is
  * told: the way there counts.
  * @throws machine_unreachable; machine_resume_failed when the clock stays wrong
@@ -24,16 +44,11 @@ export async function wake(agent: AgentClient, signal: AbortSignal): Promise<voi
   let wayMs = 0;
   let offMs = 0;
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const sent = Date.now();
-    const began = performance.now();
-    const reply = await agent.woke(wokeNow(wayMs), signal);
-    const roundMs = performance.now() - began;
-    // It answered somewhere between the sending and now.
-    const answered = Date.parse(reply.time);
-    offMs = Math.max(sent - answered, answered - (sent + roundMs), 0);
-    if (!reply.clockSet && offMs <= CLOCK_TOLERANCE_MS) return;
+    const told = await tell(agent, wokeNow(wayMs), signal);
+    if (told.right) return;
+    offMs = told.offMs;
     // What setting the clock took is no part of the way.
-    if (!reply.clockSet) wayMs = roundMs / 2;
+    if (!told.clockSet) wayMs = told.roundMs / 2;
   }
   if (offMs <= CLOCK_TOLERANCE_MS) return;
   throw new PolydevError(

@@ -76,7 +76,14 @@ export async function claimPooled(
     }
     const claimed = await tx
       .updateTable('machines')
-      .set({ userId, sessionId, pooled: false, usedAt: sql<Date>`clock_timestamp()` })
+      .set({
+        userId,
+        sessionId,
+        pooled: false,
+        // What somebody sees of it who looked before, with the token of the pool, does not count any more.
+        stateAt: sql<Date>`clock_timestamp()`,
+        usedAt: sql<Date>`clock_timestamp()`,
+      })
       .where('id', '=', row.id)
       .returningAll()
       .executeTakeFirstOrThrow();

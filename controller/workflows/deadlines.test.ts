@@ -46,6 +46,6 @@ describe('the deadline of a checkpoint', () => {
     expect(most.ms).toBe(240_000);
     expect(most.from).toContain('at most 240 s');
     // The reconciler would give it up.
-    expect(deadlineOf(rules(slow, 4), 'agent', { one: 8, cpus: 2 }).ms).toBe(280_000);
+    expect(deadlineOf(rules(slow, 4), 'agent', { one: 8, cpus: 2 }).ms).toBe(580_000);
   });
 });

@@ -236,7 +236,7 @@ export async function stopMachine(context: Context, id: MachineId, signal: Abort
 }
 
 /** How long the end of a machine is waited for before others are told; the reconciler goes on trying. */
-const DESTROY_ATTEMPTS = 6;
+const DESTROY_ATTEMPTS = 12;
 
 /**
  * Destroys a machine and waits until the host says that it is gone. The evidence stays.
@@ -253,7 +253,7 @@ export async function destroyMachine(context: Context, id: MachineId, signal: Ab
     } catch (error) {
       if (signal.aborted || attempt >= DESTROY_ATTEMPTS) throw error;
       context.log.warn({ machine: id, code: PolydevError.from(error).code }, 'destroying a machine failed');
-      await sleep(250 * 2 ** attempt, undefined, { signal });
+      await sleep(Math.min(250 * 2 ** attempt, 1_500), undefined, { signal });
     }
   }
   await reach(context, id, 'destroyed');

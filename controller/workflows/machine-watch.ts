@@ -8,7 +8,7 @@ import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import { listReadyMachines, recordHealth } from '../store/health.ts';
 import type { MachineRow } from '../store/tables.ts';
-import { agentOf, type Context } from './context.ts';
+import { agentOfRow, type Context } from './context.ts';
 import { type Load, patienceFor } from './deadlines.ts';
 import { lookAt } from './look.ts';
 
@@ -67,7 +67,7 @@ async function lookOnce(context: Context, row: MachineRow): Promise<void> {
   if (known?.state !== 'running') return;
   const load: Load | undefined = (await host.health(signal)).load;
   const patience = patienceFor(known.slowdown ?? 1, load);
-  const { diagnosis } = await lookAt({ host, agent: agentOf(context, row.id), patience, signal });
+  const { diagnosis } = await lookAt({ host, agent: agentOfRow(context, row), patience, signal });
   const health: MachineHealth = {
     state: diagnosis === null ? 'healthy' : 'degraded',
     since: new Date().toISOString(),

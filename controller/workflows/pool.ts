@@ -5,16 +5,16 @@
 import { DBOS } from '@dbos-inc/dbos-sdk';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { HostHealth } from '../../protocol/host.ts';
-import { newMachineId } from '../../protocol/ids.ts';
+import { type MachineId, newMachineId } from '../../protocol/ids.ts';
 import { Realm } from '../../protocol/machine.ts';
 import type { Settings } from '../../protocol/settings.ts';
-import { wake, wokeNow } from '../hosts/wake.ts';
+import { tell, wake, wokeNow } from '../hosts/wake.ts';
 import { advanceMachine } from '../store/machines.ts';
 import { claimPooled, lastPoolFailure, listPooled, requestPooled } from '../store/pool.ts';
 import type { MachineRow, SessionRow } from '../store/tables.ts';
 import { agentOf, type Context, pooledAgentOf, readOperatorSettings } from './context.ts';
 import type { MachineFlows } from './machine-flows.ts';
-import { destroyMachine, fail } from './machine-steps.ts';
+import { destroyMachine } from './machine-steps.ts';
 import { preserve } from './preserve.ts';
 
 /** A machine that does not answer at once is not warm: the session gets a new one. */
@@ -52,20 +52,31 @@ export async function claimWarm(
     if (signal.aborted) throw signal.reason;
     const { broken, error } = outcome;
     const named = PolydevError.from(error, 'machine_unreachable');
-    context.log.warn({ machine: broken, code: named.code }, 'a warm machine is broken, and is replaced');
-    await preserve(context, broken, { error: named, screenshot: true });
-    await fail(context, broken, named, ['ready']);
+    await discard(context, broken, named);
   }
   return undefined;
+}
+
+/** It goes with its reason and its evidence; the next look starts another. */
+async function discard(context: Context, id: MachineId, error: PolydevError): Promise<void> {
+  context.log.warn({ machine: id, code: error.code }, 'a warm machine is broken, and is replaced');
+  await preserve(context, id, { error, screenshot: true });
+  const report = { error: error.toReport() };
+  await advanceMachine(context.db, id, 'failed', report, { from: ['ready'], pooled: true }).catch(tooLate);
+}
+
+/** Somebody else has taken it away, or a session has it: what it is then is not the pool's. */
+function tooLate(error: unknown): void {
+  if (PolydevError.from(error).code !== 'illegal_transition') throw error;
 }
 
 /** @throws what is wrong with it */
 async function personalise(context: Context, row: MachineRow, signal: AbortSignal): Promise<void> {
   const limit = AbortSignal.any([signal, AbortSignal.timeout(CLAIM_DEADLINE_MS)]);
   const agentTokenHash = context.vault.deriveMachineToken(row.id).hash;
-  await pooledAgentOf(context, row.id).woke({ ...wokeNow(), agentTokenHash }, limit);
+  const told = await tell(pooledAgentOf(context, row.id), { ...wokeNow(), agentTokenHash }, limit);
   const agent = agentOf(context, row.id);
-  await wake(agent, limit);
+  if (!told.right) await wake(agent, limit);
   const { ready, failure } = await agent.health(limit);
   if (failure !== null) throw PolydevError.fromReport({ error: failure });
   if (!ready) throw new PolydevError('machine_unreachable', `machine ${row.id} is not ready any more`);
@@ -120,6 +131,11 @@ export async function keepPool(context: Context, flows: MachineFlows): Promise<v
   const settings = await readOperatorSettings(context);
   const rows = await listPooled(context.db, context.host.id);
   if (rows.length === 0 && settings.warmMachines + settings.warmTestMachines === 0) return;
+  for (const { id, state, health } of rows) {
+    if (state !== 'ready' || health?.state !== 'degraded') continue;
+    const why = health.diagnosis?.summary ?? 'it does not work';
+    await discard(context, id, new PolydevError('machine_unreachable', why));
+  }
   const health = await context.host.health(AbortSignal.timeout(5_000));
   const hungry = health.memoryMiB.available < health.memoryMiB.total * MEMORY_SHORT;
   for (const realm of Realm.options) {

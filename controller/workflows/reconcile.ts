@@ -55,7 +55,7 @@ export async function reconcileSessions(
 }
 
 /** A start of this age is not under way any more: its deadlines are over. */
-const STALE_MS = 300_000;
+const STALE_MS = 600_000;
 /** An end of this age is asked for again, beside whoever may still wait for it: the host does it once. */
 const DESTROY_AGAIN_MS = 10_000;
 

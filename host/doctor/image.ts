@@ -7,12 +7,14 @@ import { type Check, fail, ok, unknown, warn } from './check.ts';
 import type { Examination } from './host.ts';
 
 const BUILD = './polydev image build';
+/** A gigabyte on a slow disk; nobody waits for a machine meanwhile, ms. */
+const READ_MS = 60_000;
 
 export async function image({ imageCacheDir, checkout }: Examination): Promise<Check[]> {
   const images = openImageStore(imageCacheDir);
   const current = await images.current();
   if (current === undefined) return [fail('image', `there is none in ${imageCacheDir}`, BUILD)];
-  const facts = await imageFacts(images, imageCacheDir, current.id, true);
+  const facts = await imageFacts(images, imageCacheDir, current.id, true, READ_MS);
   const broken = (facts?.layers ?? []).filter(({ state }) => state !== 'whole');
   const whole =
     broken.length === 0

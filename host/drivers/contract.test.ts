@@ -17,7 +17,7 @@ driverContract({
   bench: newInstance,
   checkout: CHECKOUT,
   bootMs: 180_000,
-  hibernates: false,
+  hibernates: true,
 });
 
 /** That /dev/kvm opens proves nothing: who runs this says so. */

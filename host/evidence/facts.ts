@@ -126,16 +126,20 @@ export async function hostFacts(dataDir: string): Promise<Omit<Facts, 'image' | 
 const SMALL_LAYER = 16 * 1024 * 1024;
 const HASH_DEADLINE_MS = 15_000;
 
-/** The layers of an image as they are on the disk now. `thorough` compares the bytes of large ones too (seconds). */
+/**
+ * The layers of an image as they are on the disk now. `thorough` compares the bytes of large ones too (seconds),
+ * until the deadline: what was not read by then is `unread`.
+ */
 export async function imageFacts(
   images: ImageStore,
   cacheDir: string,
   id: string,
   thorough: boolean,
+  deadlineMs: number = HASH_DEADLINE_MS,
 ): Promise<ImageFacts | null> {
   const manifest = await images.get(id);
   if (manifest === undefined) return null;
-  const deadline = AbortSignal.timeout(HASH_DEADLINE_MS);
+  const deadline = AbortSignal.timeout(deadlineMs);
   const layers: ImageFacts['layers'] = [];
   for (const { file, bytes, sha256 } of manifest.layers) {
     const path = join(cacheDir, file);

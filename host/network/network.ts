@@ -227,15 +227,24 @@ export class Network implements AsyncDisposable {
     return this.#describe(id, namespace, address);
   }
 
-  /** The same for a virtual machine; `tap` is the descriptor for its hypervisor, which the caller closes. */
-  async attachTap(id: MachineId, realm: Realm, signal: AbortSignal): Promise<Attachment & { tap: number }> {
+  /**
+   * The same for a virtual machine; `tap` is the descriptor for its hypervisor, which the caller closes. `wanted`: the address of
+   * a guest that has one already.
+   */
+  async attachTap(
+    id: MachineId,
+    realm: Realm,
+    signal: AbortSignal,
+    wanted?: string,
+  ): Promise<Attachment & { tap: number }> {
     let descriptor: number | undefined;
+    const open = async (free: string): Promise<{ namespace: string; tap: number }> => {
+      const opened = await openMachineTap(this.#settings.instance, { id, realm, address: free }, signal);
+      descriptor = opened.tap;
+      return opened;
+    };
     try {
-      const { namespace, address, tap } = await this.#attach(id, realm, signal, async (free) => {
-        const opened = await openMachineTap(this.#settings.instance, { id, realm, address: free }, signal);
-        descriptor = opened.tap;
-        return opened;
-      });
+      const { namespace, address, tap } = await this.#attach(id, realm, signal, open, wanted);
       return { ...this.#describe(id, namespace, address), tap };
     } catch (error) {
       if (descriptor !== undefined) closeSync(descriptor);

@@ -55,6 +55,7 @@ export function driverLifeContract(contract: DriverLifeContract): void {
   describe.skipIf(missing !== undefined)(title, { timeout }, () => {
     let bench: ReturnType<DriverLifeContract['bench']>;
     let host: HostProcess;
+    let sleepKind: 'disk' | 'frozen' | null = null;
     beforeAll(async () => {
       bench = contract.bench();
       bench.config.driver = name;
@@ -84,11 +85,11 @@ export function driverLifeContract(contract: DriverLifeContract): void {
 
     describe('asleep', () => {
       let guest: Guest;
-      const sleeps = async () => (await host.host.get(guest.spec.id))?.sleep ?? null;
       const counter = async () => Number((await run(guest, ['cat', 'counter'])).text);
       beforeAll(async () => {
         guest = host.guest('cli', LIMITS);
         await host.start(guest);
+        sleepKind = (await host.host.get(guest.spec.id))?.sleep ?? null;
         // What a command leaves in its process group ends with it: this must have left the group by then.
         const start = `setsid -f sh -c '${COUNTER}' > /dev/null 2>&1 < /dev/null`;
         await run(guest, ['sh', '-c', `${start}; until [ -s counter ]; do sleep 0.1; done`]);
@@ -96,7 +97,7 @@ export function driverLifeContract(contract: DriverLifeContract): void {
       afterAll(() => host.host.destroy(guest.spec.id), 60_000);
 
       it('keeps what runs in it, and nothing reaches it', async ({ skip }) => {
-        skip((await sleeps()) === null, 'the driver cannot hibernate');
+        skip(sleepKind === null, 'the driver cannot hibernate');
         const { spec } = guest;
         const before = await poll(counter, (n) => n > 5);
         const kept = await host.host.dial(spec.id, AbortSignal.timeout(10_000));
@@ -112,7 +113,7 @@ export function driverLifeContract(contract: DriverLifeContract): void {
       });
 
       it('has the right time and other random numbers when it goes on', async ({ skip }) => {
-        skip((await sleeps()) === null, 'the driver cannot hibernate');
+        skip(sleepKind === null, 'the driver cannot hibernate');
         const random = () => run(guest, ['od', '-An', '-N16', '-tx1', '/dev/urandom']);
         const before = await random();
         await host.host.hibernate(guest.spec.id);
@@ -127,7 +128,7 @@ export function driverLifeContract(contract: DriverLifeContract): void {
       });
 
       it('sleeps on while its host service is killed and started again', async ({ skip }) => {
-        skip((await sleeps()) === null, 'the driver cannot hibernate');
+        skip(sleepKind === null, 'the driver cannot hibernate');
         const { spec } = guest;
         const before = await counter();
         await host.host.hibernate(spec.id);
@@ -139,7 +140,7 @@ export function driverLifeContract(contract: DriverLifeContract): void {
       });
 
       it('can be stopped in its sleep, and starts from its disk', async ({ skip }) => {
-        skip((await sleeps()) === null, 'the driver cannot hibernate');
+        skip(sleepKind === null, 'the driver cannot hibernate');
         const { spec } = guest;
         await run(guest, ['sh', '-c', 'echo mark > mark; sync']);
         await host.host.hibernate(spec.id);
@@ -153,10 +154,10 @@ export function driverLifeContract(contract: DriverLifeContract): void {
     });
 
     it('keeps an open page alive through its sleep', async ({ skip }) => {
+      skip(sleepKind === null, 'the driver cannot hibernate');
       const guest = host.guest('browser', BROWSER_LIMITS);
       await host.start(guest);
       try {
-        skip((await host.host.get(guest.spec.id))?.sleep === null, 'the driver cannot hibernate');
         await run(guest, ['sh', '-c', `cat > page.html <<'END'\n${PAGE}\nEND`]);
         await run(guest, BROWSER);
         const ticks = async (): Promise<number> => {

@@ -19,7 +19,7 @@ const all = process.env.POLYDEV_CRASH === 'all';
 const BENCHES = 2;
 const KILLS = all ? 200 : 12;
 /** Of the effects within steps, the default run takes one in so many. */
-const SAMPLE = 16;
+const SAMPLE = 24;
 /** A whole run, in milliseconds; every wait within has a bound of its own. */
 const DEADLINE_MS = all ? 10_800_000 : 1_800_000;
 const REPORT = path.join(CHECKOUT, '.artifacts', 'crash.md');

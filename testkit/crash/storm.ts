@@ -60,17 +60,22 @@ export async function storm(
     }
   };
 
-  for (let done = 0; done < options.kills; ) {
+  let done = 0;
+  // Where no machine runs there is none to kill; that is no kill, and chosen again.
+  for (let chosen = 0; done < options.kills && chosen < options.kills * 4; ) {
     let over = false;
     const people = Array.from({ length: PEOPLE }, () => person(() => over));
-    for (let round = 0; round < KILLS_PER_AUDIT && done < options.kills; done++, round++) {
+    for (let round = 0; round < KILLS_PER_AUDIT && done < options.kills; round++, chosen++) {
       await sleep(random() * PAUSE_MS);
       const what = PROCESSES[Math.floor(random() * PROCESSES.length)] ?? 'machine';
       const one = random();
       const hit = what === 'machine' ? await rig.killOneMachine(one) : await rig.kill(what);
-      if (hit) kills[what]++;
+      if (hit) {
+        kills[what]++;
+        done++;
+      }
       await rig.bringUp();
-      options.onKill?.(done + 1);
+      options.onKill?.(done);
     }
     over = true;
     await Promise.all(people);

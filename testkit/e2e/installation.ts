@@ -30,7 +30,10 @@ export interface Installation extends AsyncDisposable {
   readonly dataDir: string;
   readonly instance: string;
   /** Runs a command to its end; never throws for an exit code. */
-  polydev(args: readonly string[]): Promise<{ exitCode: number; stdout: string; stderr: string }>;
+  polydev(
+    args: readonly string[],
+    seconds?: number,
+  ): Promise<{ exitCode: number; stdout: string; stderr: string }>;
   api<T>(method: string, route: string, schema: z.ZodType<T>, body?: unknown): Promise<T>;
   /** Polls the public API, at most `seconds`, until the session fits; returns what it saw last either way. */
   sessionUntil(id: string, fits: (session: Session) => boolean, seconds: number): Promise<Session>;
@@ -58,12 +61,13 @@ async function freePort(): Promise<number> {
 }
 
 /** Starts an installation; with `dataDir` given, on top of what is there. */
-export async function install(options: { dataDir?: string } = {}): Promise<Installation> {
+export async function install(options: { dataDir?: string; driver?: 'qemu' } = {}): Promise<Installation> {
   const dataDir = options.dataDir ?? (await mkdtemp(path.join(os.tmpdir(), 'polydev-e2e-')));
   const port = await freePort();
+  const driver = options.driver === undefined ? [] : ['--driver', options.driver];
   const child: ChildProcess = spawn(
     path.join(CHECKOUT, 'polydev'),
-    ['--data', dataDir, 'up', '--json', '--port', String(port), '--no-install'],
+    ['--data', dataDir, 'up', '--json', '--port', String(port), '--no-install', ...driver],
     { stdio: ['ignore', 'pipe', 'pipe'], cwd: CHECKOUT },
   );
   const log: string[] = [];
@@ -113,11 +117,11 @@ export async function install(options: { dataDir?: string } = {}): Promise<Insta
     log,
     api,
     stop,
-    async polydev(args) {
+    async polydev(args, seconds = 240) {
       const result = await execa(path.join(CHECKOUT, 'polydev'), ['--data', dataDir, ...args], {
         reject: false,
         stdin: 'ignore',
-        timeout: 240_000,
+        timeout: seconds * 1000,
         cwd: CHECKOUT,
       });
       return { exitCode: result.exitCode ?? -1, stdout: result.stdout, stderr: result.stderr };

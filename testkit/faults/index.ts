@@ -41,6 +41,7 @@ import { pidsTooSmall } from './pids-too-small/fault.ts';
 import { rootDeviceMissing } from './root-device-missing/fault.ts';
 import { rootFileSystemCorrupt } from './root-file-system-corrupt/fault.ts';
 import { runtimeBinaryMissing } from './runtime-binary-missing/fault.ts';
+import { snapshotFromAnotherVersion } from './snapshot-from-another-version/fault.ts';
 import { staleBrowserProfileLock } from './stale-browser-profile-lock/fault.ts';
 import { tapNotOnTheBridge } from './tap-not-on-the-bridge/fault.ts';
 import { vmAgentRuntimeBadInterpreter } from './vm-agent-runtime-bad-interpreter/fault.ts';
@@ -109,6 +110,7 @@ export const FAULTS: readonly Fault[] = [
   vmAgentRuntimeNotExecutable,
   vmAgentRuntimeBadInterpreter,
   vmAgentRuntimeIllegalInstruction,
+  snapshotFromAnotherVersion,
 ];
 
 /** Name of the fault -> the part that has to exist before it can be injected. */
@@ -122,5 +124,4 @@ export const PENDING: Readonly<Record<string, string>> = {
   'upstream proxy needs authentication': 'the egress proxy',
   'upstream proxy times out': 'the egress proxy',
   'KVM absent, forbidden, or present but unusable': 'a driver that uses KVM',
-  'snapshot from another CPU or version': 'a driver with snapshots',
 };

@@ -25,6 +25,29 @@ describe('rules', () => {
     expect(diagnose(healthy())).toBeNull();
   });
 
+  it('say nothing of a machine that has been ready for days', () => {
+    const found = healthy();
+    const later = new Date(Date.parse(found.stamps.at(-1)?.at ?? '') + 9 * 86_400_000).toISOString();
+    expect(found.stamps.map(({ checkpoint }) => checkpoint)).toContain('hypervisor');
+    expect(diagnose({ ...found, facts: found.facts && { ...found.facts, at: later } })).toBeNull();
+  });
+
+  it('add to any name the deadline at which a boot was given up', () => {
+    const found = { ...caseOf('dns-dead') };
+    const line =
+      'deadline of desktop: 15 s from the start (4 × 2 s, the 95th percentile of the last 9 boots)';
+    found.error = {
+      code: 'machine_boot_stalled',
+      message: 'not in time',
+      remedy: '',
+      fault: 'system',
+      lines: [line],
+    };
+    const diagnosis = diagnose(found);
+    expect(diagnosis?.name).toBe('dns_dead');
+    expect(diagnosis?.lines.map(({ text }) => text)).toContain(line);
+  });
+
   it('say "unknown" and the last checkpoint of a failure that they do not know', () => {
     const found = healthy();
     found.error = {

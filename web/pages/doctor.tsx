@@ -123,7 +123,7 @@ function Trouble({ check }: { readonly check: DoctorCheck }) {
       <Badge tone={tone}>{words}</Badge>
       {check.remedy !== null && (
         <div className="mend">
-          <span className="hint">To mend it:</span>
+          <span className="hint">{check.state === 'unknown' ? 'To find out:' : 'To mend it:'}</span>
           <pre className="lines proof">{check.remedy}</pre>
         </div>
       )}

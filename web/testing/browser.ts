@@ -88,8 +88,8 @@ export async function startPageTests(): Promise<PageTests> {
   };
 }
 
-/** Keeps a picture in .artifacts/screenshots/ (ignored by git). */
-export async function screenshot(page: Page, name: string): Promise<void> {
+/** Keeps a picture in .artifacts/screenshots/ (ignored by git), of the whole page or of what the window shows. */
+export async function screenshot(page: Page, name: string, fullPage = true): Promise<void> {
   await mkdir(SCREENSHOTS, { recursive: true });
-  await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage: true });
+  await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), fullPage });
 }

@@ -18,7 +18,10 @@ export function BootList({ machine }: { readonly machine: Machine }) {
   const missing = points.findIndex((point) => !stamps.has(point));
   const booting =
     machine.state === 'requested' || machine.state === 'creating' || machine.state === 'booting';
-  const ended = machine.state === 'failed' || (machine.state === 'stopped' && machine.error !== null);
+  // One that is gone keeps the error of its boot, if that is how it ended.
+  const ended =
+    machine.state === 'failed' ||
+    (['stopped', 'destroying', 'destroyed'].includes(machine.state) && machine.error !== null);
   let before = Date.parse(machine.createdAt);
   return (
     <ol className="timeline" aria-label="Boot checklist">

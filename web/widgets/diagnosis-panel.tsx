@@ -1,13 +1,12 @@
 import type { Machine } from '../../protocol/api.ts';
 import type { Diagnosis, DiagnosisReply } from '../../protocol/diagnoses.ts';
 import { useJson } from '../data/resource.ts';
-import { CHECKPOINT_WORDS } from '../data/words.ts';
 import { ProblemPanel } from './problem-panel.tsx';
 
 const WHOSE: Readonly<Record<Diagnosis['fault'], string>> = {
-  user: 'for you to do',
-  operator: 'for the operator of this host',
-  system: "Polydev's own fault",
+  user: 'yours',
+  operator: "that of this host's operator",
+  system: 'Polydev’s, so please report it',
 };
 
 interface DiagnosisPanelProps {
@@ -44,7 +43,7 @@ function Asked({ machine, errorTitle }: DiagnosisPanelProps) {
 }
 
 function Shown({ diagnosis, error }: { readonly diagnosis: Diagnosis; readonly error: Machine['error'] }) {
-  const { name, summary, remedy, lines, fault, checkpoint } = diagnosis;
+  const { name, summary, remedy, lines, fault } = diagnosis;
   return (
     <section className="problem" aria-labelledby="diagnosis">
       <div className="diagnosis-head">
@@ -71,10 +70,7 @@ function Shown({ diagnosis, error }: { readonly diagnosis: Diagnosis; readonly e
           <pre className="lines proof">{[error.message, ...(error.lines ?? [])].join('\n')}</pre>
         </details>
       )}
-      <p className="problem-facts">
-        Whose turn: {WHOSE[fault]}.
-        {checkpoint !== null && <> Last step reached: {CHECKPOINT_WORDS[checkpoint].reached}.</>}
-      </p>
+      <p className="problem-facts">Whose turn: {WHOSE[fault]}.</p>
     </section>
   );
 }

@@ -39,6 +39,7 @@ import { pidsTooSmall } from './pids-too-small.ts';
 import { rootDeviceMissing } from './root-device-missing.ts';
 import { rootFileSystemCorrupt } from './root-file-system-corrupt.ts';
 import { runtimeMissing } from './runtime-missing.ts';
+import { snapshotForeign } from './snapshot-foreign.ts';
 import { tapNotOnBridge } from './tap-not-on-bridge.ts';
 import { vmKernelMissing } from './vm-kernel-missing.ts';
 import { vmKernelUnusable } from './vm-kernel-unusable.ts';
@@ -51,6 +52,7 @@ export const RULES: readonly Rule[] = [
   hypervisorMissing,
   vmKernelMissing,
   vmKernelUnusable,
+  snapshotForeign,
   imageLayerMissing,
   imageLayerCorrupt,
   addressesExhausted,

@@ -18,6 +18,8 @@ export interface InheritedFiles {
   qmp: number;
   agent: number;
   tap: number;
+  /** A saved guest to go on with, instead of a start. */
+  memory?: number;
 }
 
 export interface HypervisorPlan {
@@ -105,5 +107,6 @@ export function hypervisorArguments(plan: HypervisorPlan): string[] {
     ...['-device', `virtserialport,chardev=agent,name=${AGENT_PORT_NAME}`],
     ...['-chardev', `socket,id=qmp,fd=${files.qmp},server=on,wait=off`, '-mon', 'chardev=qmp,mode=control'],
     ...['-chardev', `file,id=console,path=${path(files.console)}`, '-serial', 'chardev:console'],
+    ...(files.memory === undefined ? [] : ['-incoming', `fd:${files.memory}`]),
   ];
 }

@@ -13,11 +13,10 @@ import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
 import type { GuestFacts } from '../../evidence/facts.ts';
 import { limitFacts } from '../../evidence/limits.ts';
 import { Console } from '../../machines/console.ts';
-import type { Attachment, Network } from '../../network/network.ts';
+import type { Attachment } from '../../network/network.ts';
 import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
 import { listIfThere, removeTree } from '../../system/files.ts';
-import type { Leases } from '../../system/leases.ts';
 import { endProcess, runs } from '../../system/processes.ts';
 import { listenUnix, type WaitStatus } from '../../system/syscalls.ts';
 import type { Driver, DriverReport, Machine } from '../driver.ts';
@@ -26,41 +25,32 @@ import { GuestChannel } from '../vm/channel.ts';
 import { configDrive, guestConfig, hostnameOf } from '../vm/config.ts';
 import { diskOwner, diskPath, diskSpace, ensureDisk, removeDisk } from '../vm/disk.ts';
 import { kvmGroup } from '../vm/kvm.ts';
-import { type Consoles, VirtualMachine } from '../vm/machine.ts';
+import type { Consoles } from '../vm/machine.ts';
 import { type Accelerator, AGENT_PORT_NAME, hypervisorArguments, TRANSLATION_MIB } from './args.ts';
 import { hypervisorEvidence, hypervisorFacts, logFolder, recordStart } from './evidence.ts';
 import { type Hypervisor, startHypervisor } from './hypervisor.ts';
+import { QemuMachine } from './machine.ts';
+import type { Place, QemuDriverOptions } from './options.ts';
 import { probe } from './probe.ts';
-import { readState, type State, writeState } from './state.ts';
-
-/** What the driver needs of the image store. */
-export interface DiskImages {
-  current(): Promise<{ id: ImageId } | undefined>;
-  /** Files of the layers, top first. Throws `image_missing`. */
-  layerFiles(id: string): Promise<string[]>;
-  /** Kernel and initramfs; undefined when they were not made. */
-  vmParts(): Promise<{ kernel: string; initrd: string } | undefined>;
-}
-
-export interface QemuDriverOptions {
-  instance: string;
-  accelerator: Accelerator;
-  /** How many times slower than hardware this computer's virtualization is; 1 but where it is emulated. */
-  slowdown: number;
-  /** `<machinesFolder>/<id>` holds what survives a stop: disk, console, state. */
-  machinesFolder: string;
-  runFolder: string;
-  images: DiskImages;
-  network: Network;
-  /** Claims on ranges of host ids, shared by all instances of this host. */
-  idLeases: Leases;
-}
+import { Qmp } from './qmp.ts';
+import { makerHere, requireSameMaker, saveGuest } from './sleep.ts';
+import {
+  type Asleep,
+  memoryFile,
+  readAsleep,
+  readState,
+  removeAsleep,
+  type State,
+  writeAsleep,
+  writeState,
+} from './state.ts';
 
 const MIB = 1024 * 1024;
 /** The hypervisor's own memory beside the guest's. */
 const OVERHEAD_MIB = 256;
 /** Measured: with 64 the kernel ends without a word, with 112 the guest reads its programs again and again and never gets on. */
 const MIN_MEMORY_MIB = 256;
+const QMP_TIMEOUT_MS = 20_000;
 /** Its threads. */
 const HYPERVISOR_PIDS = 128;
 const FIRST_INHERITED = 3;
@@ -71,24 +61,13 @@ const FIRST_INHERITED = 3;
  */
 const SLOWDOWN: Readonly<Record<Accelerator, number>> = { tcg: 8, kvm: 1 };
 
-interface Place {
-  folder: string;
-  runFolder: string;
-  cgroup: string;
-  agent: string;
-  qmp: string;
-  console: string;
-  /** What the hypervisor itself prints. */
-  log: string;
-}
-
 export class QemuDriver implements Driver {
   readonly name = 'qemu';
-  readonly sleep = null;
+  readonly sleep = 'disk';
   readonly slowdown: number;
   readonly #options: QemuDriverOptions;
   readonly #exits = new ExitWatch();
-  readonly #machines = new Map<MachineId, VirtualMachine>();
+  readonly #machines = new Map<MachineId, QemuMachine>();
 
   constructor(options: QemuDriverOptions) {
     this.#options = options;
@@ -129,26 +108,66 @@ export class QemuDriver implements Driver {
         `a virtual machine needs at least ${MIN_MEMORY_MIB} MiB of memory, not ${spec.limits.memoryMiB}`,
       );
     }
-    const { images, network, idLeases } = this.#options;
-    const image = spec.image ?? (await images.current())?.id;
+    const image = spec.image ?? (await this.#options.images.current())?.id;
     if (image === undefined) throw new PolydevError('image_missing', 'this host has no current image');
     const place = this.#place(spec.id);
     const newDisk = diskOwner(place.folder) === undefined;
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.reclaim(spec.id, { disk: newDisk }));
     await mkdir(place.folder, { recursive: true, mode: 0o700 });
+    // A guest that slept knows another state of the disk than the one that boots now will leave.
+    await removeAsleep(place.folder);
+    for (const folder of [place.folder, logFolder(place.folder)]) await Console.forget(folder);
+    const owner = await claimIds(this.#options.idLeases, place.folder, diskOwner(place.folder));
+    await ensureDisk(place.folder, spec, owner, signal);
+    const mark = randomBytes(MARK_BYTES).toString('hex');
+    const machine = await this.#run({ spec, image, owner, mark }, undefined, signal);
+    undo.move();
+    return machine;
+  }
+
+  async asleep(id: MachineId): Promise<boolean> {
+    return (await readAsleep(this.#place(id).folder)) !== undefined;
+  }
+
+  async resume(spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
+    const place = this.#place(spec.id);
+    const asleep = await readAsleep(place.folder);
+    if (asleep === undefined) throw new PolydevError('not_found', `no guest of ${spec.id} sleeps here`);
+    await this.reclaim(spec.id, { disk: false });
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => this.reclaim(spec.id, { disk: false }));
+    try {
+      const { kernel } = await this.#parts();
+      requireSameMaker(asleep.maker, await makerHere(this.#options.accelerator, kernel, signal));
+      const machine = await this.#run({ ...asleep, spec }, asleep, signal);
+      await removeAsleep(place.folder);
+      undo.move();
+      return machine;
+    } catch (error) {
+      const known = PolydevError.from(error, 'machine_resume_failed');
+      throw new PolydevError('machine_resume_failed', known.message, { cause: error, lines: known.lines });
+    }
+  }
+
+  /** Network and hypervisor of a guest that boots or wakes. What it leaves when it fails is the caller's to reclaim. */
+  async #run(
+    guest: { spec: MachineSpec; image: ImageId; owner: number; mark: string },
+    asleep: Asleep | undefined,
+    signal: AbortSignal,
+  ): Promise<QemuMachine> {
+    const { spec, image, owner, mark } = guest;
+    const place = this.#place(spec.id);
     await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
     await mkdir(logFolder(place.folder), { recursive: true, mode: 0o700 });
-    for (const folder of [place.folder, logFolder(place.folder)]) await Console.forget(folder);
-    const owner = await claimIds(idLeases, place.folder, diskOwner(place.folder));
-    await ensureDisk(place.folder, spec, owner, signal);
     const consoles = await this.#openConsoles(place, owner);
+    await using undo = new AsyncDisposableStack();
     undo.defer(() => consoles.close());
-    const attachment = await network.attachTap(spec.id, spec.realm, signal);
-    const mark = randomBytes(MARK_BYTES).toString('hex');
+    const { network } = this.#options;
+    const attachment = await network.attachTap(spec.id, spec.realm, signal, asleep?.address);
     let hypervisor: Hypervisor;
     try {
-      hypervisor = await this.#launch(spec, image, { place, owner, attachment, mark }, signal);
+      hypervisor = await this.#launch(spec, image, { place, owner, attachment, mark, asleep }, signal);
     } catch (thrown) {
       const error = PolydevError.from(thrown, 'machine_start_failed');
       await consoles.flush();
@@ -165,15 +184,10 @@ export class QemuDriver implements Driver {
       closeSync(attachment.tap);
     }
     const stamps: Stamp[] = [{ checkpoint: 'hypervisor', at: new Date().toISOString() }];
+    const { address } = attachment;
     const state: State = {
-      driver: 'qemu',
-      spec,
-      image,
-      address: attachment.address,
-      owner,
-      mark,
-      ...hypervisor.process,
-      stamps,
+      ...{ driver: 'qemu', spec, image, address, owner, mark },
+      ...{ ...hypervisor.process, stamps },
     };
     await writeState(place.folder, state);
     undo.move();
@@ -183,18 +197,18 @@ export class QemuDriver implements Driver {
   async #launch(
     spec: MachineSpec,
     image: ImageId,
-    made: { place: Place; owner: number; attachment: Attachment & { tap: number }; mark: string },
+    made: {
+      place: Place;
+      owner: number;
+      attachment: Attachment & { tap: number };
+      mark: string;
+      asleep: Asleep | undefined;
+    },
     signal: AbortSignal,
   ): Promise<Hypervisor> {
-    const { place, owner, attachment, mark } = made;
+    const { place, owner, attachment, mark, asleep } = made;
     const { images } = this.#options;
-    const parts = await images.vmParts();
-    if (parts === undefined) {
-      throw new PolydevError(
-        'image_missing',
-        'the kernel of virtual machines was not made: build it with --vm',
-      );
-    }
+    const parts = await this.#parts();
     const layers = await images.layerFiles(image);
     const config = join(place.runFolder, 'config.tar');
     const listen = { serial: AGENT_PORT_NAME, mark };
@@ -223,6 +237,7 @@ export class QemuDriver implements Driver {
       qmp: pass(listenUnix(place.qmp, 4)),
       agent: pass(listenUnix(place.agent, 4)),
       tap: pass(attachment.tap, false),
+      ...(asleep === undefined ? {} : { memory: pass(openSync(memoryFile(place.folder), 'r')) }),
     };
     for (const socket of [place.qmp, place.agent]) await chmod(socket, 0o600);
     const { accelerator } = this.#options;
@@ -244,6 +259,7 @@ export class QemuDriver implements Driver {
         cgroup,
         limits,
         qmpPath: place.qmp,
+        wakes: asleep !== undefined,
       },
       signal,
     );
@@ -257,24 +273,64 @@ export class QemuDriver implements Driver {
     return { flush: () => both((one) => one.flush()), close: () => both((one) => one.close()) };
   }
 
-  #present(state: State, console: Consoles, ended: Promise<WaitStatus>): VirtualMachine {
+  #present(state: State, console: Consoles, ended: Promise<WaitStatus>): QemuMachine {
     const { id } = state.spec;
     const place = this.#place(id);
-    const machine = new VirtualMachine({
-      spec: state.spec,
-      image: state.image,
-      address: state.address,
-      stamps: state.stamps,
-      process: { pid: state.pid, startTicks: state.startTicks },
-      ended,
-      console,
-      consoleFolder: place.folder,
-      channel: new GuestChannel(place.agent, state.mark),
-      cgroup: place.cgroup,
-      reclaim: (options) => this.reclaim(id, options),
-    });
+    let asleep = false;
+    const channel = new GuestChannel(place.agent, state.mark);
+    const machine = new QemuMachine(
+      {
+        spec: state.spec,
+        image: state.image,
+        address: state.address,
+        stamps: state.stamps,
+        process: { pid: state.pid, startTicks: state.startTicks },
+        // A guest that sleeps has not ended.
+        ended: ended.then((status) => (asleep ? new Promise<never>(() => undefined) : status)),
+        console,
+        consoleFolder: place.folder,
+        channel,
+        cgroup: place.cgroup,
+        reclaim: (options) => this.reclaim(id, options),
+      },
+      async (signal) => {
+        asleep = true;
+        try {
+          await this.#putToSleep(state, signal);
+        } catch (error) {
+          asleep = false;
+          const known = PolydevError.from(error, 'machine_hibernate_failed');
+          throw new PolydevError('machine_hibernate_failed', known.message, { cause: error });
+        }
+        channel[Symbol.dispose]();
+        await this.reclaim(id, { disk: false });
+        await console.close();
+      },
+    );
     this.#machines.set(id, machine);
     return machine;
+  }
+
+  /** Saves the guest beside its disk. A guest that could not be saved runs on. */
+  async #putToSleep(state: State, signal: AbortSignal): Promise<void> {
+    const { folder, runFolder, qmp: path } = this.#place(state.spec.id);
+    const parts = await this.#parts();
+    using qmp = await Qmp.connect(path, QMP_TIMEOUT_MS);
+    const maker = await makerHere(this.#options.accelerator, parts.kernel, signal);
+    await removeAsleep(folder);
+    const to = { file: memoryFile(folder), socket: join(runFolder, 'save.sock'), owner: state.owner };
+    await saveGuest(qmp, to, signal);
+    await writeAsleep(folder, state, maker);
+  }
+
+  /** Throws `image_missing`. */
+  async #parts(): Promise<{ kernel: string; initrd: string }> {
+    const parts = await this.#options.images.vmParts();
+    if (parts !== undefined) return parts;
+    throw new PolydevError(
+      'image_missing',
+      'the kernel of virtual machines was not made: build it with --vm',
+    );
   }
 
   async adopt(id: MachineId): Promise<Machine | undefined> {
@@ -300,6 +356,7 @@ export class QemuDriver implements Driver {
     await rm(join(folder, 'driver.json'), { force: true });
     this.#machines.delete(id);
     if (!options.disk) return;
+    await removeAsleep(folder);
     await removeDisk(folder);
     await releaseIds(this.#options.idLeases, folder);
   }

@@ -7,6 +7,7 @@ import { spawnIn, unprivileged } from '../../system/command.ts';
 import { identify, type ProcessIdentity } from '../../system/processes.ts';
 import type { WaitStatus } from '../../system/syscalls.ts';
 import { Qmp } from './qmp.ts';
+import { continueGuest } from './sleep.ts';
 
 export interface HypervisorStart {
   argv: readonly string[];
@@ -21,6 +22,8 @@ export interface HypervisorStart {
   cgroup: string;
   limits: CgroupLimits;
   qmpPath: string;
+  /** It goes on with a saved guest. */
+  wakes?: boolean;
 }
 
 export interface Hypervisor {
@@ -32,7 +35,9 @@ export interface Hypervisor {
 const LAST_WORDS_MS = 500;
 
 /** Spawns it; `exited` never rejects. Throws `machine_start_failed`. */
-export async function spawnHypervisor(start: Omit<HypervisorStart, 'qmpPath'>): Promise<Hypervisor> {
+export async function spawnHypervisor(
+  start: Omit<HypervisorStart, 'qmpPath' | 'wakes'>,
+): Promise<Hypervisor> {
   const { argv, inherit, output, uid, group, netns, cgroup, limits } = start;
   makeCgroup(cgroup, limits);
   const child = spawnIn(netns, [...unprivileged(uid, group), ...argv], {
@@ -68,6 +73,7 @@ export async function startHypervisor(start: HypervisorStart, signal: AbortSigna
   });
   ended.catch(() => undefined);
   const asked = (async () => {
+    if (start.wakes === true) await continueGuest(start.qmpPath, signal);
     for (;;) {
       signal.throwIfAborted();
       using qmp = await Qmp.connect(start.qmpPath, 20_000);

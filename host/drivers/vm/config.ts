@@ -70,7 +70,7 @@ export function configDrive(
     {
       path: 'systemd/system/polydev-agent.service.d/limits.conf',
       mode: 0o644,
-      text: `[Unit]\n# The root is whole before systemd starts: nothing to wait for.\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n\n[Service]\nTasksMax=${spec.limits.pids}\nLimitNOFILE=65536\nLimitCORE=0\n`,
+      text: `[Unit]\n# The root is whole before systemd starts: nothing to wait for.\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n\n[Service]\n# What the console takes; see the kernel's arguments.\nSyslogLevel=notice\nTasksMax=${spec.limits.pids}\nLimitNOFILE=65536\nLimitCORE=0\n`,
     },
     ...more,
   ];
