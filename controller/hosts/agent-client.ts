@@ -54,8 +54,14 @@ export interface AgentClient extends CredentialChannel {
  * Every call may throw what the agent reports, machine_unreachable when it does not answer and agent_unauthorized when
  * it refuses the token.
  * @param token the machine's agent token, from the vault
+ * @param patience how many times longer than usual its answers may take; for tests on an emulated computer
  */
-export function createAgentClient(host: HostClient, machineId: MachineId, token: string): AgentClient {
+export function createAgentClient(
+  host: HostClient,
+  machineId: MachineId,
+  token: string,
+  patience = 1,
+): AgentClient {
   const options = (
     method: Exchange['method'],
     path: string,
@@ -68,7 +74,7 @@ export function createAgentClient(host: HostClient, machineId: MachineId, token:
       authorization: `Bearer ${token}`,
       ...(extra.body === undefined ? {} : { 'content-type': 'application/json' }),
     },
-    deadlineMs: extra.deadlineMs ?? 10_000,
+    deadlineMs: (extra.deadlineMs ?? 10_000) * patience,
     signal: extra.signal,
     unreachable: 'machine_unreachable',
     ...(extra.body === undefined ? {} : { body: extra.body }),

@@ -34,7 +34,7 @@ export interface DriverContract {
 }
 
 export function driverContract(contract: DriverContract): void {
-  const { name, missing, bootMs } = contract;
+  const { name, missing, bootMs, patience = 1 } = contract;
   const title = `${name} driver: contract (needs ${missing ?? 'nothing more'})`;
 
   describe.skipIf(missing !== undefined)(title, { timeout: bootMs + 60_000 }, () => {
@@ -74,7 +74,7 @@ export function driverContract(contract: DriverContract): void {
         if (signal.aborted) throw new Error(`not ready; console:\n${await host.console(spec.id)}`);
         expect((await host.get(spec.id))?.state).toBe('running');
         // Asking takes the computer's time, too: an emulated one would do little else.
-        await new Promise((resolve) => setTimeout(resolve, 100 * (contract.patience ?? 1)));
+        await new Promise((resolve) => setTimeout(resolve, 100 * patience));
       }
     };
     /** Runs a command as the person; everything it printed. */
@@ -94,8 +94,8 @@ export function driverContract(contract: DriverContract): void {
     beforeAll(async () => {
       bench = contract.bench();
       await serve();
-      host = createHostClient(bench.config.socketPath, undefined, contract.patience);
-      agent = createAgentClient(host, spec.id, token);
+      host = createHostClient(bench.config.socketPath, undefined, patience);
+      agent = createAgentClient(host, spec.id, token, patience);
     });
     afterAll(async () => {
       await end('SIGTERM');
@@ -133,7 +133,7 @@ export function driverContract(contract: DriverContract): void {
     });
 
     it('refuses a wrong token and a port nobody serves', async () => {
-      const stranger = createAgentClient(host, spec.id, 'no');
+      const stranger = createAgentClient(host, spec.id, 'no', patience);
       await expect(stranger.health()).rejects.toMatchObject({ code: 'agent_unauthorized' });
       await expect(host.dial(spec.id, AbortSignal.timeout(10_000), 22)).rejects.toMatchObject({
         code: 'machine_unreachable',
@@ -160,7 +160,7 @@ export function driverContract(contract: DriverContract): void {
       const script = `
         const { connect } = require('node:net');
         const attempt = (host, port) => new Promise((resolve) => {
-          const socket = connect({ host, port, timeout: 4000 });
+          const socket = connect({ host, port, timeout: ${4000 * patience} });
           const done = (word) => { socket.destroy(); resolve(host + ' ' + word); };
           socket.once('connect', () => done('open')).once('error', () => done('closed')).once('timeout', () => done('closed'));
         });
