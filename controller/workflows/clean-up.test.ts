@@ -184,7 +184,7 @@ describe('the machine of a login that failed', () => {
   });
 
   it('keeps its time when the controller starts again, and goes then', async () => {
-    await services.operation.changeSettings({ failedGraceSeconds: 3 });
+    await services.operation.changeSettings({ failedGraceSeconds: 15 });
     const machine = await failed();
     await services[Symbol.asyncDispose]();
     await serve();
