@@ -42,5 +42,5 @@ driverContract({
   checkout: CHECKOUT,
   bootMs: BOOT_MS,
   patience: SLOWDOWN,
-  hibernates: false,
+  hibernates: true,
 });
