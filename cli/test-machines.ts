@@ -10,7 +10,7 @@ interface Column {
   missing: string | undefined;
 }
 
-const SUITE = /^(\w+) driver: contract \(needs (.+)\)$/;
+const SUITE = /^(\w+) driver: (?:contract|life of a machine) \(needs (.+)\)$/;
 const MARKS: Readonly<Record<string, string>> = { passed: 'pass', failed: 'FAIL' };
 
 /** The drivers' columns of a report; none when there is no report. `where` is added to their titles. */

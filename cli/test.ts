@@ -17,6 +17,8 @@ import { ensureWeb } from './web.ts';
 const PARTS = ['check', 'unit', 'faults', 'crash', 'e2e'] as const;
 /** Run only when asked for by name: `kvm` is slow, and `machines` repeats a part of `unit` for its table. */
 const NAMED_PARTS = ['kvm', 'machines'] as const;
+/** The suites that every driver passes. */
+const CONTRACTS = ['host/drivers/contract.test.ts', 'host/drivers/life.test.ts'] as const;
 type Part = (typeof PARTS)[number] | (typeof NAMED_PARTS)[number];
 
 /** Returns the exit code. A suite that ran no test at all counts as a failure. */
@@ -134,7 +136,7 @@ async function runSuite(
     bin(settings, 'vitest'),
     'run',
     // The table of machines is made of the drivers' contract alone.
-    ...(suite === 'machines' ? ['--project=unit', 'host/drivers/contract.test.ts'] : [`--project=${suite}`]),
+    ...(suite === 'machines' ? ['--project=unit', ...CONTRACTS] : [`--project=${suite}`]),
     '--reporter=default',
     '--reporter=json',
     `--outputFile.json=${report}`,
@@ -151,6 +153,7 @@ async function runSuite(
       POLYDEV_OUTER_MOUNTS: await readlink('/proc/self/ns/mnt'),
       ...(how.codex === undefined ? {} : { POLYDEV_CODEX: how.codex }),
       ...(suite === 'crash' && how.named ? { POLYDEV_CRASH: 'all' } : {}),
+      ...(suite === 'machines' ? { POLYDEV_FULL_CONTRACT: '1' } : {}),
     },
   });
   await takeReport({ suite, file: report, checkout: settings.checkout }, tally, output);
