@@ -15,6 +15,16 @@ function binary(): string {
 }
 
 /**
+ * What Chromium does at its start beside showing a page: it loads pages of menus that nobody has opened, and measures the graphics
+ * for language models that are not there. On a processor that is emulated in software these two never came to an end.
+ */
+const UNWANTED = [
+  'PreloadTopChromeWebUI',
+  'OptimizationGuideOnDeviceModel',
+  'OptimizationGuideModelExecution',
+];
+
+/**
  * An ordinary browser of a person: its own sandbox is on, nothing can drive it from outside, nothing is hidden from the
  * pages. The flags only keep it from asking, updating and keeping secrets in a keyring that is not there.
  */
@@ -28,6 +38,7 @@ function flags(home: string, display: Display): string[] {
     '--disable-pings',
     '--hide-crash-restore-bubble',
     '--password-store=basic',
+    `--disable-features=${UNWANTED.join(',')}`,
     // There is no GPU: without this Chromium starts the process for it six times, sees it fail and ends up the same.
     '--disable-gpu',
     '--force-device-scale-factor=1',
