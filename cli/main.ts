@@ -53,6 +53,11 @@ program
       .default('auto'),
   )
   .option(
+    '--snapshot-start',
+    'virtual machines: once one has booted, browser machines start as copies of it',
+    false,
+  )
+  .option(
     '--keep-failed',
     'keep the machines of logins that fail for a while (./polydev settings changes it)',
   )
@@ -66,6 +71,7 @@ program
       uplink: 'nat' | 'none';
       publicUrl?: string;
       driver: 'auto' | 'firecracker' | 'namespace' | 'qemu';
+      snapshotStart: boolean;
     }) => {
       const { settings, install } = globals();
       const { up } = await import('./up.ts');

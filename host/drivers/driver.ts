@@ -71,6 +71,8 @@ export interface Machine extends AsyncDisposable {
   readonly spec: MachineSpec;
   readonly image: ImageId;
   readonly address: string | null;
+  /** It began as a copy of a template. */
+  readonly copied?: boolean;
   /** The checkpoints the driver sees itself. */
   readonly stamps: readonly Stamp[];
   /** A channel to a port of the guest. Throws `machine_unreachable`. */

@@ -219,7 +219,7 @@ export class QemuDriver implements Driver {
    * Network and hypervisor of a guest; a copy of `saved` is told who it is. What it leaves when it fails is the caller's to reclaim.
    */
   async #run(
-    guest: { spec: MachineSpec; image: ImageId; owner: number; mark: string },
+    guest: { spec: MachineSpec; image: ImageId; owner: number; mark: string; copied?: boolean },
     how: { begins: Beginning; address?: string; saved?: Saved },
     signal: AbortSignal,
   ): Promise<QemuMachine> {
@@ -258,7 +258,7 @@ export class QemuDriver implements Driver {
     // Whoever takes the machine over after us finds one that knows who it is, or none.
     const state: State = {
       ...{ driver: 'qemu', spec, image, address, owner, mark },
-      ...{ ...hypervisor.process, stamps },
+      ...{ ...hypervisor.process, stamps, copied: saved !== undefined || guest.copied === true },
     };
     await writeState(place.folder, state);
     undo.move();

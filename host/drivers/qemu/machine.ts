@@ -12,6 +12,7 @@ interface QemuMachineParts extends VirtualMachineParts {
 
 export class QemuMachine extends VirtualMachine implements Machine {
   readonly state: State;
+  readonly copied: boolean;
   readonly #parts: QemuMachineParts;
   readonly #left: { yet: boolean };
 
@@ -21,6 +22,7 @@ export class QemuMachine extends VirtualMachine implements Machine {
     const ended = parts.ended.then((status) => (left.yet ? new Promise<never>(() => undefined) : status));
     super({ ...parts, ended });
     this.state = parts.state;
+    this.copied = parts.state.copied;
     this.#parts = parts;
     this.#left = left;
   }
