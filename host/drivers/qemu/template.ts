@@ -24,7 +24,6 @@ const READY_AT: Readonly<Record<MachineKind, Checkpoint>> = { browser: 'browser'
 /** What a browser does after its first page, so that its copies need not do it; times the driver's slowdown. */
 const SETTLE_MS = 3_000;
 const POLL_MS = 250;
-const BECOME_MS = 20_000;
 
 const devicesPath = (folder: string): string => join(folder, 'devices');
 const templateDisk = (folder: string): string => join(folder, 'template.img');
@@ -135,6 +134,5 @@ export async function tellWhoItIs(
   const link: Link = { address, mac, gateway, networkd: networkdFile(attachment) };
   const time = new Date().toISOString();
   const body: Become = { time, entropyBase64: randomBytes(64).toString('base64'), config, link };
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(BECOME_MS)]);
-  await askAgent(dial, { token, path: '/v1/become', body }, limit);
+  await askAgent(dial, { token, path: '/v1/become', body }, signal);
 }
