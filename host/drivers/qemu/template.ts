@@ -8,7 +8,7 @@ import { chmodSync, chownSync, closeSync } from 'node:fs';
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { AgentHealth, type Become, type Link } from '../../../protocol/agent.ts';
+import { AgentHealth, type Become, type ExecRequest, type Link } from '../../../protocol/agent.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
 import type { ImageId } from '../../../protocol/ids.ts';
 import type { Checkpoint, GuestConfig, MachineKind, MachineSpec } from '../../../protocol/machine.ts';
@@ -104,7 +104,7 @@ export async function untilSettled(
     for (;;) {
       const limit = AbortSignal.any([either, AbortSignal.timeout(10_000 * slowdown)]);
       const said = await askAgent(dial, { token, path: '/health' }, limit).catch(() => undefined);
-      const health = said === undefined ? undefined : AgentHealth.parse(JSON.parse(said));
+      const health = said === undefined ? undefined : AgentHealth.parse(JSON.parse(said.text));
       if (health?.failure != null) throw new PolydevError('machine_start_failed', health.failure.message);
       const stamps = health?.stamps.map(({ checkpoint }) => checkpoint) ?? [];
       last = stamps.at(-1) ?? last;
@@ -112,7 +112,7 @@ export async function untilSettled(
       await sleep(POLL_MS * slowdown, undefined, { signal: either });
     }
     await sleep(SETTLE_MS * slowdown, undefined, { signal: either });
-    const body = { argv: ['sync'], timeoutMs: 60_000 };
+    const body = (): ExecRequest => ({ argv: ['sync'], timeoutMs: 60_000 });
     await askAgent(dial, { token, path: '/v1/exec', body }, either);
   } catch (error) {
     if (!either.aborted) throw error;
@@ -132,7 +132,14 @@ export async function tellWhoItIs(
 ): Promise<void> {
   const { address, mac, gateway } = attachment;
   const link: Link = { address, mac, gateway, networkd: networkdFile(attachment) };
-  const time = new Date().toISOString();
-  const body: Become = { time, entropyBase64: randomBytes(64).toString('base64'), config, link };
+  const entropyBase64 = randomBytes(64).toString('base64');
+  // What it is told of the time is of when that arrives. The first answer takes longer than any later one: nothing in the guest is warm.
+  const health = { token, path: '/health' };
+  await askAgent(dial, health, signal);
+  const wayMs = (await askAgent(dial, health, signal)).ms / 2;
+  const body = (): Become => {
+    const time = new Date(Date.now() + wayMs).toISOString();
+    return { time, entropyBase64, config, link };
+  };
   await askAgent(dial, { token, path: '/v1/become', body }, signal);
 }
