@@ -112,7 +112,9 @@ export async function untilSettled(
       await sleep(POLL_MS * slowdown, undefined, { signal: either });
     }
     await sleep(SETTLE_MS * slowdown, undefined, { signal: either });
-    const body = (): ExecRequest => ({ argv: ['sync'], timeoutMs: 60_000 });
+    // A copy is told who it is before the person's programs go on, which the agent sees to: they would take its time, and see another machine.
+    const script = 'sync; kill -s STOP -- -1';
+    const body = (): ExecRequest => ({ argv: ['sh', '-c', script], timeoutMs: 60_000 });
     await askAgent(dial, { token, path: '/v1/exec', body }, either);
   } catch (error) {
     if (!either.aborted) throw error;
