@@ -3,6 +3,7 @@ import { chmod, chown, mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import { mountPointsBelow } from '../host/images/mounts.ts';
+import { missingOf, VM_PACKAGES } from '../host/packages.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { type Account, ensureAccount } from './account.ts';
 import { connectApi } from './api.ts';
@@ -13,7 +14,7 @@ import { rememberUp } from './last-up.ts';
 import { endLeftovers } from './leftovers.ts';
 import { readLock, takeLock } from './lock.ts';
 import { formatDuration, type Output } from './output.ts';
-import { describeMissing, ensurePackages, missingPackages, RUN_PACKAGES, VM_PACKAGES } from './packages.ts';
+import { describeMissing, ensurePackages, RUN_PACKAGES } from './packages.ts';
 import { checkPaths, checkPort, checkReadable } from './preflight.ts';
 import { type Settings, settingsPaths } from './settings.ts';
 import { ensureWeb } from './web.ts';
@@ -112,7 +113,7 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
 
 /** What a person without root needs to know: why, how, and what is missing besides. */
 async function notRoot(settings: Settings): Promise<PolydevError> {
-  const missing = await missingPackages(RUN_PACKAGES);
+  const missing = missingOf(RUN_PACKAGES);
   const { list, command } = describeMissing(missing);
   const packages =
     missing.length === 0
