@@ -46,6 +46,8 @@ interface Entry {
   ending: boolean;
   /** Ends a start that is under way. */
   starting: AbortController | undefined;
+  /** What the guest wrote of itself was read from its disk since its last start. */
+  journalRead: boolean;
   /** Open channels to the guest. */
   channels: Set<Duplex>;
   /** Resolves at the next exit. */
@@ -215,6 +217,7 @@ export class MachineManager {
         'start-error.json',
         'facts-failure.json',
         'diagnosis.json',
+        'journal.log',
       ]);
       this.#runs(entry, await driver.start({ ...spec, image }, signal));
       log.info({ machine: spec.id, kind: spec.kind, ms: Math.round(performance.now() - begin) }, 'started');
@@ -264,6 +267,7 @@ export class MachineManager {
           if (entry.machine !== machine) return;
           entry.exit = exit;
           await this.#keepFacts(entry, 'facts-failure.json');
+          await this.#keepJournal(entry);
           await this.#release(entry, machine, 'exited');
         })
         .catch((err: unknown) => this.#options.log.error({ machine: machine.id, err }, 'not taken back'));
@@ -406,6 +410,19 @@ export class MachineManager {
     }
   }
 
+  /** Of a guest that has ended, once. Never throws: where there is nothing to read, the file says why. */
+  async #keepJournal(entry: Entry): Promise<void> {
+    const { evidence, driver, log } = this.#options;
+    const { id } = entry.spec;
+    if (driver.journal === undefined || entry.journalRead) return;
+    entry.journalRead = true;
+    try {
+      await evidence.keepJournal(id, () => driver.journal?.(id, true));
+    } catch (err) {
+      log.warn({ machine: id, err }, 'its journal was not kept');
+    }
+  }
+
   async #keepEvidence(entry: Entry, more: Readonly<Record<string, string>>): Promise<void> {
     const { agentTokenHash: _hash, ...spec } = entry.spec;
     await this.#options.evidence.keep(entry.spec.id, {
@@ -477,6 +494,12 @@ export class MachineManager {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     await entry.machine?.console(); // what was printed a moment ago is in the files then
+    const ended = (): boolean => entry.state === 'stopped' || entry.state === 'exited';
+    if (ended() && entry.starting === undefined && !entry.journalRead) {
+      await this.#queue.run(id, async () => {
+        if (ended() && this.#entries.get(id) === entry) await this.#keepJournal(entry);
+      });
+    }
     await this.#keepEvidence(entry, {});
   }
 
@@ -512,6 +535,7 @@ function newEntry(spec: MachineSpec, image: ImageId): Entry {
     machine: undefined,
     ending: false,
     starting: undefined,
+    journalRead: false,
     channels: new Set(),
     ended: Promise.withResolvers(),
   };

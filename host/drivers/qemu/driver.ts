@@ -12,7 +12,7 @@ import { type ImageId, MachineId } from '../../../protocol/ids.ts';
 import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
 import type { GuestFacts } from '../../evidence/facts.ts';
 import { limitFacts } from '../../evidence/limits.ts';
-import { Console } from '../../machines/console.ts';
+import { Console, type Sign } from '../../machines/console.ts';
 import type { Attachment } from '../../network/network.ts';
 import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
@@ -21,9 +21,11 @@ import { endProcess, runs } from '../../system/processes.ts';
 import { listenUnix, type WaitStatus } from '../../system/syscalls.ts';
 import type { Driver, DriverReport, Machine } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
+import { initSign } from '../vm/arguments.ts';
 import { GuestChannel } from '../vm/channel.ts';
 import { configDrive, guestConfig, hostnameOf } from '../vm/config.ts';
 import { diskOwner, diskPath, diskSpace, ensureDisk, removeDisk } from '../vm/disk.ts';
+import { journalOnDisk } from '../vm/journal.ts';
 import { kvmGroup } from '../vm/kvm.ts';
 import type { Consoles } from '../vm/machine.ts';
 import { type Accelerator, AGENT_PORT_NAME, hypervisorArguments, TRANSLATION_MIB } from './args.ts';
@@ -160,7 +162,12 @@ export class QemuDriver implements Driver {
     const place = this.#place(spec.id);
     await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
     await mkdir(logFolder(place.folder), { recursive: true, mode: 0o700 });
-    const consoles = await this.#openConsoles(place, owner);
+    const stamps: Stamp[] = [];
+    let state: State | undefined;
+    const sign = initSign(stamps, async () => {
+      if (state !== undefined && this.#machines.has(spec.id)) await writeState(place.folder, state);
+    });
+    const consoles = await this.#openConsoles(place, owner, sign);
     await using undo = new AsyncDisposableStack();
     undo.defer(() => consoles.close());
     const { network } = this.#options;
@@ -183,9 +190,9 @@ export class QemuDriver implements Driver {
     } finally {
       closeSync(attachment.tap);
     }
-    const stamps: Stamp[] = [{ checkpoint: 'hypervisor', at: new Date().toISOString() }];
+    stamps.unshift({ checkpoint: 'hypervisor', at: new Date().toISOString() });
     const { address } = attachment;
-    const state: State = {
+    state = {
       ...{ driver: 'qemu', spec, image, address, owner, mark },
       ...{ ...hypervisor.process, stamps },
     };
@@ -265,8 +272,8 @@ export class QemuDriver implements Driver {
     );
   }
 
-  async #openConsoles(place: Place, owner: number): Promise<Consoles> {
-    const guest = await Console.open(place.folder, place.console, owner);
+  async #openConsoles(place: Place, owner: number, sign?: Sign): Promise<Consoles> {
+    const guest = await Console.open(place.folder, place.console, owner, sign);
     const own = await Console.open(logFolder(place.folder), place.log, owner);
     const both = async (work: (one: Console) => Promise<void>): Promise<void> =>
       void (await Promise.all([guest, own].map(work)));
@@ -363,6 +370,10 @@ export class QemuDriver implements Driver {
 
   evidence(id: MachineId): Promise<Record<string, string>> {
     return hypervisorEvidence(this.#place(id).folder);
+  }
+
+  journal(id: MachineId, ended: boolean): Promise<string> {
+    return journalOnDisk(this.#place(id).folder, ended);
   }
 
   async inspect(spec: MachineSpec): Promise<GuestFacts | null> {
