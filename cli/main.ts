@@ -49,7 +49,7 @@ program
   )
   .addOption(
     new Option('--driver <name>', 'what runs machines; auto: the fastest that really runs a guest here')
-      .choices(['auto', 'firecracker', 'namespace', 'qemu'])
+      .choices(['auto', 'firecracker', 'namespace', 'qemu', 'qemu-kvm'])
       .default('auto'),
   )
   .option(
@@ -70,7 +70,7 @@ program
       install: boolean;
       uplink: 'nat' | 'none';
       publicUrl?: string;
-      driver: 'auto' | 'firecracker' | 'namespace' | 'qemu';
+      driver: 'auto' | 'firecracker' | 'namespace' | 'qemu' | 'qemu-kvm';
       snapshotStart: boolean;
     }) => {
       const { settings, install } = globals();

@@ -28,7 +28,7 @@ export interface UpOptions {
   readonly uplink: 'nat' | 'none';
   /** Where people reach the dashboard when something stands in front, for example https://polydev.example.org. */
   readonly publicUrl?: string;
-  readonly driver: 'auto' | 'firecracker' | 'namespace' | 'qemu';
+  readonly driver: 'auto' | 'firecracker' | 'namespace' | 'qemu' | 'qemu-kvm';
   /** Browser machines start as copies of one that has booted, where the driver can. */
   readonly snapshotStart: boolean;
   /** Turns the setting on. */
@@ -79,7 +79,7 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     const lock = await takeLock(settings);
     cleanup.defer(() => lock.release());
     await rememberUp(settings, options);
-    const machines = options.driver === 'qemu' ? [...RUN_PACKAGES, ...VM_PACKAGES] : RUN_PACKAGES;
+    const machines = options.driver.startsWith('qemu') ? [...RUN_PACKAGES, ...VM_PACKAGES] : RUN_PACKAGES;
     await ensurePackages(machines, { install: options.install, output, signal: interrupt.signal });
     const account = await ensureAccount(interrupt.signal);
     await endLeftovers(settings, account, { output, signal: interrupt.signal });
@@ -88,7 +88,7 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     cleanup.defer(() => removeRunDir(settings.runDir));
     await prepareDirectories(settings, account);
     await ensureImage(settings, { output, signal: interrupt.signal });
-    if (options.driver === 'qemu' || options.driver === 'firecracker')
+    if (options.driver.startsWith('qemu') || options.driver === 'firecracker')
       await ensureVm(settings, { output, signal: interrupt.signal });
     await ensureWeb(settings, { output, signal: interrupt.signal });
     const controller = await startAll(settings, options, account, output, interrupt.signal, cleanup);
