@@ -180,11 +180,13 @@ export class QemuDriver implements Driver {
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.reclaim(spec.id, { disk: true }));
     await this.reclaim(spec.id, { disk: true });
-    requireSameMaker(saved.maker, await makerHere(accelerator, (await vmParts(images)).kernel, signal));
+    const here = makerHere(accelerator, (await vmParts(images)).kernel, signal);
+    here.catch(() => undefined); // awaited below, after what does not depend on it
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const owner = await this.#prepare(folder);
     const { devices, disk } = pathsOf(saved.folder);
     await makeOverlay(folder, disk, diskBytes, owner);
+    requireSameMaker(saved.maker, await here);
     const begins = { memory: { descriptor: memory, devices } };
     const machine = await this.#run({ spec, image, owner, mark: newMark() }, { begins, saved }, signal);
     undo.move();
