@@ -116,5 +116,6 @@ async function askHealth(
 ): Promise<AgentHealth> {
   const dial: Dial = (port, signal) => machines.dial(id, port, signal);
   const limit = AbortSignal.any([deadline, AbortSignal.timeout(10_000)]);
-  return AgentHealth.parse(parseJson(await askAgent(dial, { token, path: '/health' }, limit)));
+  const { text } = await askAgent(dial, { token, path: '/health' }, limit);
+  return AgentHealth.parse(parseJson(text));
 }

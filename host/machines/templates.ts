@@ -21,8 +21,8 @@ export interface TemplatesOptions {
 const MAX_TEMPLATES = 2;
 /** Of one kind, in the life of a host service: what made one useless may make the next so. One that fails is not tried again. */
 const MAX_TRIES = 3;
-/** A start may take a minute: a copy that hangs leaves half of it to a boot. */
-const COPY_MS = 30_000;
+/** A start may take a minute: a copy that hangs leaves enough of it to begin a boot. */
+const COPY_MS = 45_000;
 /** Times the driver's slowdown. */
 const MAKE_MS = 120_000;
 /** Free memory that making one leaves, as a part of the machine's own. */

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createAgentClient } from '../../controller/hosts/agent-client.ts';
-import { wake } from '../../controller/hosts/wake.ts';
+import { wake, wokeNow } from '../../controller/hosts/wake.ts';
 import type { HostConfig } from '../../host/config.ts';
 import { auditSettled } from '../../host/leaks.ts';
 import { type Guest, HostProcess, run } from './host-process.ts';
@@ -101,10 +101,11 @@ export function driverCopiesContract(contract: DriverCopiesContract): void {
       await expect(stranger.health()).rejects.toMatchObject({ code: 'agent_unauthorized' });
 
       for (const guest of guests) {
-        const from = Date.now();
-        const { text } = await run(guest, ['node', '-p', 'Date.now()']);
-        expect(Number(text)).toBeGreaterThanOrEqual(from - 100);
-        expect(Number(text)).toBeLessThanOrEqual(Date.now() + 100);
+        // How far its clock is ahead of ours as it was when we asked: what the way took is in it.
+        const began = performance.now();
+        const { aheadMs } = await guest.agent.woke(wokeNow(), AbortSignal.timeout(COPY_MS));
+        expect(aheadMs).toBeGreaterThanOrEqual(-100);
+        expect(aheadMs - (performance.now() - began)).toBeLessThanOrEqual(100);
         const resolved = await run(guest, ['getent', 'hosts', 'auth.openai.com']);
         expect(resolved.code).toBe(0);
       }

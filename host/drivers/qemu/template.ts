@@ -8,7 +8,7 @@ import { chmodSync, chownSync, closeSync } from 'node:fs';
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { AgentHealth, type Become, type Link } from '../../../protocol/agent.ts';
+import { AgentHealth, type Become, type ExecRequest, type Link } from '../../../protocol/agent.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
 import type { ImageId } from '../../../protocol/ids.ts';
 import type { Checkpoint, GuestConfig, MachineKind, MachineSpec } from '../../../protocol/machine.ts';
@@ -24,7 +24,6 @@ const READY_AT: Readonly<Record<MachineKind, Checkpoint>> = { browser: 'browser'
 /** What a browser does after its first page, so that its copies need not do it; times the driver's slowdown. */
 const SETTLE_MS = 3_000;
 const POLL_MS = 250;
-const BECOME_MS = 20_000;
 
 const devicesPath = (folder: string): string => join(folder, 'devices');
 const templateDisk = (folder: string): string => join(folder, 'template.img');
@@ -105,7 +104,7 @@ export async function untilSettled(
     for (;;) {
       const limit = AbortSignal.any([either, AbortSignal.timeout(10_000 * slowdown)]);
       const said = await askAgent(dial, { token, path: '/health' }, limit).catch(() => undefined);
-      const health = said === undefined ? undefined : AgentHealth.parse(JSON.parse(said));
+      const health = said === undefined ? undefined : AgentHealth.parse(JSON.parse(said.text));
       if (health?.failure != null) throw new PolydevError('machine_start_failed', health.failure.message);
       const stamps = health?.stamps.map(({ checkpoint }) => checkpoint) ?? [];
       last = stamps.at(-1) ?? last;
@@ -113,7 +112,7 @@ export async function untilSettled(
       await sleep(POLL_MS * slowdown, undefined, { signal: either });
     }
     await sleep(SETTLE_MS * slowdown, undefined, { signal: either });
-    const body = { argv: ['sync'], timeoutMs: 60_000 };
+    const body = (): ExecRequest => ({ argv: ['sync'], timeoutMs: 60_000 });
     await askAgent(dial, { token, path: '/v1/exec', body }, either);
   } catch (error) {
     if (!either.aborted) throw error;
@@ -133,8 +132,14 @@ export async function tellWhoItIs(
 ): Promise<void> {
   const { address, mac, gateway } = attachment;
   const link: Link = { address, mac, gateway, networkd: networkdFile(attachment) };
-  const time = new Date().toISOString();
-  const body: Become = { time, entropyBase64: randomBytes(64).toString('base64'), config, link };
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(BECOME_MS)]);
-  await askAgent(dial, { token, path: '/v1/become', body }, limit);
+  const entropyBase64 = randomBytes(64).toString('base64');
+  // What it is told of the time is of when that arrives. The first answer takes longer than any later one: nothing in the guest is warm.
+  const health = { token, path: '/health' };
+  await askAgent(dial, health, signal);
+  const wayMs = (await askAgent(dial, health, signal)).ms / 2;
+  const body = (): Become => {
+    const time = new Date(Date.now() + wayMs).toISOString();
+    return { time, entropyBase64, config, link };
+  };
+  await askAgent(dial, { token, path: '/v1/become', body }, signal);
 }
