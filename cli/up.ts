@@ -29,6 +29,8 @@ export interface UpOptions {
   /** Where people reach the dashboard when something stands in front, for example https://polydev.example.org. */
   readonly publicUrl?: string;
   readonly driver: 'auto' | 'firecracker' | 'namespace' | 'qemu' | 'qemu-kvm';
+  /** Browser machines start as copies of one that has booted, where the driver can. */
+  readonly snapshotStart: boolean;
   /** Turns the setting on. */
   readonly keepFailed?: boolean;
 }
@@ -169,6 +171,7 @@ async function startAll(
         imageCacheDir: paths.images,
         uplink: options.uplink,
         driver: options.driver,
+        snapshotStart: { enabled: options.snapshotStart },
         firecracker: settings.firecracker,
         jailer: settings.jailer,
         nodePath: process.execPath,

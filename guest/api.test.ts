@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { AgentHealth, ExecEvent, WokeReply } from '../protocol/agent.ts';
 import { PolydevError } from '../protocol/errors.ts';
+import { newMachineId } from '../protocol/ids.ts';
 import { asPerson } from './person.ts';
 import { startAgent } from './testing/agent.ts';
 import { Fixture } from './testing/fixture.ts';
@@ -53,6 +54,24 @@ describe('calls', () => {
     expect((await agent.call('GET', '/health')).status).toBe(401);
     const headers = { authorization: 'Bearer another' };
     expect((await fetch(`${agent.origin}/health`, { headers })).status).toBe(200);
+  });
+
+  it('refuse to make another machine of one that is no copy', async () => {
+    const config = {
+      ...{ version: 1, machineId: newMachineId(), kind: 'cli', realm: 'test', hostname: 'other' },
+      ...{ display: { width: 1280, height: 800 }, agentTokenHash: '00', listen: { port: 0 } },
+    };
+    const gateway = { address: '10.0.0.1', mac: '02:00:00:00:00:01' };
+    const link = { address: '10.0.0.2', mac: '02:00:00:00:00:02', gateway, networkd: '' };
+    const body = {
+      time: new Date().toISOString(),
+      entropyBase64: randomBytes(32).toString('base64'),
+      config,
+      link,
+    };
+    const reply = await agent.call('POST', '/v1/become', body);
+    expect(await code(reply)).toBe('conflict');
+    expect((await agent.call('GET', '/health')).status).toBe(200);
   });
 
   it('refuse a stream without the token', async () => {

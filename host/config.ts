@@ -49,6 +49,14 @@ export const HostConfig = z.strictObject({
     .prefault({}),
   /** The private disks of all machines may be this many times the size of the file system below `dataDir`, together. */
   diskOvercommit: z.number().min(0.01).max(1000).default(4),
+  /** Whether machines of a driver that can start as copies of one that has booted (docs/drivers.md). */
+  snapshotStart: z
+    .strictObject({
+      enabled: z.boolean().default(false),
+      /** A template is made when no machine was started for so long, times the driver's slowdown. */
+      idleSeconds: z.number().min(0).max(86_400).default(30),
+    })
+    .prefault({}),
   logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 export type HostConfig = z.infer<typeof HostConfig>;

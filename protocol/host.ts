@@ -43,6 +43,8 @@ export const HostMachine = z.object({
   address: z.string().nullable(),
   stamps: z.array(Stamp),
   exit: ExitReport.nullable(),
+  /** It began as a copy of one that had booted: its agent stamped at once what the other one had reached. Absent: it booted. */
+  copied: z.boolean().optional(),
 });
 export type HostMachine = z.infer<typeof HostMachine>;
 
@@ -67,6 +69,8 @@ export const HostHealth = z.object({
   load: z.object({ one: z.number(), cpus: z.number().int() }),
   /** Addresses for machines. */
   addresses: z.object({ used: z.number().int(), size: z.number().int() }),
+  /** Kinds of machines that start as copies of one that has booted; absent: none does. */
+  templates: z.number().int().optional(),
   /** Machines that an earlier host service left: those that ran on, and those that had ended. */
   recovered: z.object({ adopted: z.number().int(), ended: z.number().int() }),
   /** Named reasons why machines cannot start now; empty when they can. */
