@@ -12,7 +12,7 @@ const OTHERS: ReadonlySet<string> = new Set([
   ...['NetworkManager', 'connmand', 'wickedd', 'netplan', 'ifplugd'],
 ]);
 /** Looking through all processes costs an emulated machine something; who asks every second gets what was so a moment ago. */
-const FRESH_MS = 5_000;
+const FRESH_MS = 15_000;
 
 let last: { at: number; network: GuestNetwork } | undefined;
 

@@ -87,6 +87,18 @@ describe('a machine that hibernates', () => {
     expect(await bootedTimes()).toBe(1);
   });
 
+  it('is not waited for when it died in its sleep: it starts from its disk', async () => {
+    await services.machines.hibernate(id);
+    // Whoever connects to a dead guest may wait for ever.
+    const hold = host.hold('woke');
+    const resumed = services.machines.resume(id);
+    await hold.reached;
+    host.kill(id);
+    expect(await resumed).toMatchObject({ state: 'ready' });
+    expect((await states()).slice(-5)).toEqual(['resuming', 'stopped', 'creating', 'booting', 'ready']);
+    hold.release();
+  }, 25_000);
+
   it('is woken when its person connects, and gets the credential', async () => {
     await services.machines.hibernate(id);
     const request = { provider: 'codex', account: 'default', realm: 'test', expiresInSeconds: 60 } as const;

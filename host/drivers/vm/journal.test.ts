@@ -11,7 +11,7 @@ const missing = await lackingForVirtual();
 const BOOT_MS = 180_000;
 const LIMITS = { cpus: 2, memoryMiB: 1024, pids: 512, diskMiB: 256 };
 /** Twice what the guest's journald waits before it syncs, and time for the sync of an emulated disk. */
-const SYNC_SECONDS = 8;
+const SYNC_SECONDS = 12;
 
 describe.skipIf(missing !== undefined)(
   `the journal of a guest (needs ${missing ?? 'nothing more'})`,

@@ -9,7 +9,7 @@ import { run, unprivileged } from '../../system/command.ts';
 import { diskOwner, diskPath } from './disk.ts';
 import type { TarFile } from './tar.ts';
 
-/** Small, synced every two seconds, and without work that an emulated processor would feel. */
+/** Small, and without work that an emulated processor would feel: each sync takes the file out of use and back. */
 const JOURNALD = `[Journal]
 Storage=persistent
 SplitMode=none
@@ -18,7 +18,7 @@ Seal=no
 SystemMaxUse=8M
 SystemMaxFileSize=2M
 RuntimeMaxUse=8M
-SyncIntervalSec=2s
+SyncIntervalSec=5s
 RateLimitIntervalSec=30s
 RateLimitBurst=2000
 MaxLevelStore=info
