@@ -49,7 +49,7 @@ program
   )
   .addOption(
     new Option('--driver <name>', 'what runs machines; auto: the fastest that really runs a guest here')
-      .choices(['auto', 'firecracker', 'namespace', 'qemu'])
+      .choices(['auto', 'firecracker', 'namespace', 'qemu', 'qemu-kvm'])
       .default('auto'),
   )
   .option(
@@ -70,7 +70,7 @@ program
       install: boolean;
       uplink: 'nat' | 'none';
       publicUrl?: string;
-      driver: 'auto' | 'firecracker' | 'namespace' | 'qemu';
+      driver: 'auto' | 'firecracker' | 'namespace' | 'qemu' | 'qemu-kvm';
       snapshotStart: boolean;
     }) => {
       const { settings, install } = globals();
@@ -303,15 +303,18 @@ image
 
 program
   .command('test')
-  .description('install what the tests need and run them all, or only the named part')
-  .argument('[part]', 'check (lint, types, imports), unit, faults, or e2e')
+  .description('install what the tests need and run them all, or only the named parts')
+  .argument(
+    '[parts...]',
+    'check (lint, types, imports), unit, faults, crash, e2e; machines and kvm only by name',
+  )
   .option('--no-install', 'never install anything; say what is missing instead')
-  .action(async (part: string | undefined, options: { install: boolean }) => {
+  .action(async (parts: string[], options: { install: boolean }) => {
     const { test } = await import('./test.ts');
     const { settings, install } = globals();
     process.exitCode = await test(
       settings,
-      { part, install: install && options.install },
+      { parts, install: install && options.install },
       createOutput(),
       interruptible(),
     );

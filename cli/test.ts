@@ -4,10 +4,11 @@ import os from 'node:os';
 import path from 'node:path';
 import { execa } from 'execa';
 import { openImageStore } from '../host/images/store.ts';
+import { VM_PACKAGES } from '../host/packages.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { ensureImage, ensureVm } from './image.ts';
 import { formatDuration, type Output } from './output.ts';
-import { ensurePackages, RUN_PACKAGES, TEST_PACKAGES, VM_PACKAGES } from './packages.ts';
+import { ensurePackages, RUN_PACKAGES, TEST_PACKAGES } from './packages.ts';
 import { type Settings, settingsPaths } from './settings.ts';
 import { runKvm } from './test-kvm.ts';
 import { machineTable } from './test-machines.ts';
@@ -24,15 +25,17 @@ type Part = (typeof PARTS)[number] | (typeof NAMED_PARTS)[number];
 /** Returns the exit code. A suite that ran no test at all counts as a failure. */
 export async function test(
   settings: Settings,
-  options: { part: string | undefined; install: boolean },
+  options: { parts: readonly string[]; install: boolean },
   output: Output,
   signal: AbortSignal,
 ): Promise<number> {
   const began = performance.now();
   const known: readonly Part[] = [...PARTS, ...NAMED_PARTS];
-  const parts = options.part === undefined ? PARTS : known.filter((p) => p === options.part);
-  if (parts.length === 0)
-    throw new PolydevError('bad_request', `there is no part "${options.part}"; known: ${known.join(', ')}`);
+  const unknown = options.parts.filter((name) => !known.some((part) => part === name));
+  if (unknown.length > 0)
+    throw new PolydevError('bad_request', `there is no part "${unknown[0]}"; known: ${known.join(', ')}`);
+  const named = options.parts.length > 0;
+  const parts = named ? known.filter((part) => options.parts.includes(part)) : PARTS;
 
   if (parts.some((p) => p !== 'check')) {
     if (process.getuid?.() !== 0)
@@ -54,7 +57,7 @@ export async function test(
     if (part === 'check') await runChecks(settings, tally, output, signal);
     else if (part === 'kvm') await runKvm(settings, tally, output, signal);
     else {
-      await runSuite(settings, part, { codex, named: options.part === part }, tally, output, signal);
+      await runSuite(settings, part, { codex, named }, tally, output, signal);
       if (part === 'machines') output.result(await machineTable(settings.checkout));
     }
     if (signal.aborted) break;

@@ -84,6 +84,7 @@ describe('calls', () => {
     ['GET', '/v1/credentials/unknown', 'not_found'],
     ['GET', '/v1/credentials/%ff', 'not_found'],
     ['GET', '/v1/login', 'not_found'],
+    ['GET', '/v1/journal', 'not_found'],
     ['DELETE', '/v1/terminals/none', 'not_found'],
   ])('%s %s is %s', async (method, target, expected) => {
     expect(await code(await agent.call(method, target))).toBe(expected);

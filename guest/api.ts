@@ -24,8 +24,10 @@ import {
 } from './credentials/credentials.ts';
 import type { Desktop } from './desktop/desktop.ts';
 import { runExec } from './exec/exec.ts';
+import { readJournal } from './journal.ts';
 import type { AgentLog } from './log.ts';
 import type { Logins } from './login/logins.ts';
+import { guestNetwork } from './network.ts';
 import type { Processes } from './processes.ts';
 import { readBody } from './server/body.ts';
 import { join } from './server/join.ts';
@@ -81,6 +83,7 @@ export function agentRoutes(parts: Parts): Routes {
       stamps: checklist.stamps,
       ready: checklist.ready,
       failure: checklist.failure?.toReport() ?? null,
+      ...(parts.ownKernel ? { network: guestNetwork() } : {}),
     };
   });
   calls.add('GET', '/v1/boot', async (call, response) => {
@@ -89,6 +92,12 @@ export function agentRoutes(parts: Parts): Routes {
   });
   calls.add('GET', '/v1/log', (_call, response) => {
     response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' }).end(log.text());
+    return HANDLED;
+  });
+  calls.add('GET', '/v1/journal', async (call, response) => {
+    if (!parts.ownKernel) throw new PolydevError('not_found', 'there is no systemd in this machine');
+    const text = await readJournal(call.signal);
+    response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' }).end(text);
     return HANDLED;
   });
 

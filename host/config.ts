@@ -23,8 +23,8 @@ export const HostConfig = z.strictObject({
   /** The user that may talk to us. */
   socketUid: z.number().int().min(0),
   imageCacheDir: MountablePath,
-  /** What runs machines; `auto` chooses by trying (see drivers/auto.ts). */
-  driver: z.enum(['auto', 'firecracker', 'namespace', 'qemu']).default('auto'),
+  /** What runs machines; `auto` chooses by trying (see drivers/auto.ts); `qemu-kvm`: never by software emulation. */
+  driver: z.enum(['auto', 'firecracker', 'namespace', 'qemu', 'qemu-kvm']).default('auto'),
   /** Firecracker's program, and its jailer if that is not beside it; default: where one usually puts them. */
   firecracker: PlainPath.optional(),
   jailer: PlainPath.optional(),

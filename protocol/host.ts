@@ -21,6 +21,7 @@
  *   GET    /v1/doctor                       DoctorReport; tries everything, seconds; one at a time
  */
 import { z } from 'zod';
+import { GuestNetwork } from './agent.ts';
 import { ErrorReport } from './errors.ts';
 import { ImageId, MachineId } from './ids.ts';
 import { ExitReport, MachineKind, Realm, Stamp } from './machine.ts';
@@ -82,6 +83,8 @@ export const LookRequest = z.strictObject({
   /** Why its agent does not answer as it should; null: it does. */
   error: ErrorReport.nullable(),
   agentVersion: z.string().max(200).nullable(),
+  /** As the agent's /health says. */
+  guestNetwork: GuestNetwork.nullable().optional(),
 });
 export type LookRequest = z.infer<typeof LookRequest>;
 
@@ -95,6 +98,7 @@ export type EvidenceFile = z.infer<typeof EvidenceFile>;
 /** What the controller may add to a machine's evidence, and the bytes that are kept of it at most. */
 export const UPLOADED_EVIDENCE = {
   'agent.log': 1_048_576,
+  'journal.log': 1_048_576,
   'timeline.json': 262_144,
   'desktop.png': 4_194_304,
 } as const satisfies Record<string, number>;

@@ -51,6 +51,11 @@ export interface Driver extends AsyncDisposable {
   reclaim(id: MachineId, options: { disk: boolean }): Promise<void>;
   /** Its own files of evidence, bounded in size and without secrets: logs and what it asked its runtime for. */
   evidence?(id: MachineId): Promise<Record<string, string>>;
+  /**
+   * What a guest that cannot be asked wrote of itself (`journal.log`), from its private disk: redacted, bounded. `ended`: nothing of
+   * it runs. Throws an Error that says why there is nothing to read.
+   */
+  journal?(id: MachineId, ended: boolean): Promise<string>;
   /** What the kernel says of a machine's limits; null when nothing of it is left. */
   inspect?(spec: MachineSpec): Promise<GuestFacts | null>;
   /** Takes back what belongs to no machine of `keep`: left by a host service that was killed in the middle of something. */

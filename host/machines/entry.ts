@@ -20,6 +20,8 @@ export interface Entry {
   ending: boolean;
   /** Ends a start that is under way. */
   starting: AbortController | undefined;
+  /** What the guest wrote of itself was read from its disk since its last start. */
+  journalRead: boolean;
   /** Open channels to the guest. */
   channels: Set<Duplex>;
   /** Resolves at the next exit. */
@@ -43,6 +45,7 @@ export function newEntry(spec: MachineSpec, image: ImageId): Entry {
     machine: undefined,
     ending: false,
     starting: undefined,
+    journalRead: false,
     channels: new Set(),
     ended: Promise.withResolvers(),
   };

@@ -22,6 +22,19 @@ export class Keeper {
     }
   }
 
+  /** Of a guest that has ended, once. Never throws: where there is nothing to read, the file says why. */
+  async journal(entry: Entry): Promise<void> {
+    const { evidence, driver, log } = this.#options;
+    const { id } = entry.spec;
+    if (driver.journal === undefined || entry.journalRead) return;
+    entry.journalRead = true;
+    try {
+      await evidence.keepJournal(id, () => driver.journal?.(id, true));
+    } catch (err) {
+      log.warn({ machine: id, err }, 'its journal was not kept');
+    }
+  }
+
   /** Consoles, the driver's own files, and the machine as it is described; `more`: further files. Throws when they cannot be written. */
   async all(
     entry: Entry,

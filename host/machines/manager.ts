@@ -201,6 +201,7 @@ export class MachineManager {
         'start-error.json',
         'facts-failure.json',
         'diagnosis.json',
+        'journal.log',
       ]);
       this.#runs(entry, await start({ ...spec, image }, signal));
       log.info({ machine: spec.id, kind: spec.kind, ms: Math.round(performance.now() - begin) }, 'started');
@@ -253,6 +254,7 @@ export class MachineManager {
           if (entry.machine !== machine) return;
           entry.exit = exit;
           await this.#keeper.facts(entry, 'facts-failure.json');
+          await this.#keeper.journal(entry);
           await this.#release(entry, machine, 'exited');
         })
         .catch((err: unknown) => this.#options.log.error({ machine: machine.id, err }, 'not taken back'));
@@ -444,6 +446,12 @@ export class MachineManager {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     await entry.machine?.console(); // what was printed a moment ago is in the files then
+    const ended = (): boolean => entry.state === 'stopped' || entry.state === 'exited';
+    if (ended() && entry.starting === undefined && !entry.journalRead) {
+      await this.#queue.run(id, async () => {
+        if (ended() && this.#entries.get(id) === entry) await this.#keeper.journal(entry);
+      });
+    }
     await this.#keeper.all(entry, this.#describe(entry));
   }
 

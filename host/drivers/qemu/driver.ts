@@ -21,8 +21,10 @@ import { endProcess, runs } from '../../system/processes.ts';
 import type { WaitStatus } from '../../system/syscalls.ts';
 import type { Driver, DriverReport, Machine, Template } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
+import { initSign } from '../vm/arguments.ts';
 import { GuestChannel } from '../vm/channel.ts';
 import { diskOwner, diskSpace, ensureDisk, removeDisk } from '../vm/disk.ts';
+import { journalOnDisk } from '../vm/journal.ts';
 import type { Consoles } from '../vm/machine.ts';
 import type { Accelerator } from './args.ts';
 import { hypervisorEvidence, hypervisorFacts, logFolder } from './evidence.ts';
@@ -230,7 +232,12 @@ export class QemuDriver implements Driver {
     const place = this.#place(spec.id);
     await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
     await mkdir(logFolder(place.folder), { recursive: true, mode: 0o700 });
-    const consoles = await openConsoles(place, owner);
+    const stamps: Stamp[] = [];
+    let state: State | undefined;
+    const sign = initSign(stamps, async () => {
+      if (state !== undefined && this.#machines.has(spec.id)) await writeState(place.folder, state);
+    });
+    const consoles = await openConsoles(place, owner, sign);
     await using undo = new AsyncDisposableStack();
     undo.defer(() => consoles.close());
     const attachment = await this.#options.network.attachTap(spec.id, spec.realm, signal, how.address);
@@ -248,7 +255,7 @@ export class QemuDriver implements Driver {
     } finally {
       closeSync(attachment.tap);
     }
-    const stamps: Stamp[] = [{ checkpoint: 'hypervisor', at: new Date().toISOString() }];
+    stamps.unshift({ checkpoint: 'hypervisor', at: new Date().toISOString() });
     if (channel === undefined) throw new Error('the hypervisor did not listen');
     if (saved !== undefined) {
       const told = channel;
@@ -258,7 +265,7 @@ export class QemuDriver implements Driver {
     }
     const { address } = attachment;
     // Whoever takes the machine over after us finds one that knows who it is, or none.
-    const state: State = {
+    state = {
       ...{ driver: 'qemu', spec, image, address, owner, mark },
       ...{ ...hypervisor.process, stamps, copied: saved !== undefined || guest.copied === true },
     };
@@ -337,6 +344,10 @@ export class QemuDriver implements Driver {
 
   evidence(id: MachineId): Promise<Record<string, string>> {
     return hypervisorEvidence(this.#place(id).folder);
+  }
+
+  journal(id: MachineId, ended: boolean): Promise<string> {
+    return journalOnDisk(this.#place(id).folder, ended);
   }
 
   async inspect(spec: MachineSpec): Promise<GuestFacts | null> {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { PolydevError } from '../../../protocol/errors.ts';
 import type { ImageId } from '../../../protocol/ids.ts';
 import type { GuestConfig, MachineSpec } from '../../../protocol/machine.ts';
-import { Console } from '../../machines/console.ts';
+import { Console, type Sign } from '../../machines/console.ts';
 import type { Attachment } from '../../network/network.ts';
 import { listenUnix } from '../../system/syscalls.ts';
 import { configDrive, guestConfig, hostnameOf } from '../vm/config.ts';
@@ -129,9 +129,9 @@ export async function launch(
   );
 }
 
-/** Both pipes are read from now on. */
-export async function openConsoles(place: Place, owner: number): Promise<Consoles> {
-  const guest = await Console.open(place.folder, place.console, owner);
+/** Both pipes are read from now on; `sign`: what to look out for in what the guest prints. */
+export async function openConsoles(place: Place, owner: number, sign?: Sign): Promise<Consoles> {
+  const guest = await Console.open(place.folder, place.console, owner, sign);
   const own = await Console.open(logFolder(place.folder), place.log, owner);
   const both = async (work: (one: Console) => Promise<void>): Promise<void> =>
     void (await Promise.all([guest, own].map(work)));

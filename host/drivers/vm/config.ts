@@ -2,6 +2,7 @@
 import type { MachineId } from '../../../protocol/ids.ts';
 import type { GuestConfig, MachineSpec } from '../../../protocol/machine.ts';
 import type { Attachment } from '../../network/network.ts';
+import { journaldFiles } from './journal.ts';
 import { type TarFile, tar } from './tar.ts';
 import { maskFiles } from './units.ts';
 import { witnessFiles } from './witness.ts';
@@ -64,6 +65,7 @@ export function configDrive(
 ): Buffer {
   const files: TarFile[] = [
     ...maskFiles(),
+    ...journaldFiles(),
     ...witnessFiles(WITNESS_SECONDS),
     { path: 'polydev/config.json', mode: 0o400, text: JSON.stringify(config) },
     { path: 'systemd/network/10-eth0.network', mode: 0o644, text: networkdFile(attachment) },
