@@ -1,4 +1,5 @@
 /** The sealed world of test machines: a namespace with the test identity provider and a resolver that knows only it. */
+import { existsSync } from 'node:fs';
 import { lchown, mkdir, open, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
@@ -43,6 +44,9 @@ export interface Idp extends AsyncDisposable {
 export async function reclaimIdp(instance: string, runFolder: string): Promise<void> {
   const name = idpNamespace(instance);
   await Promise.all(processesInNetworkNamespace(namespacePath(name)).map((found) => endProcess(found, 2000)));
+  // A namespace ends some time after it was removed, and its link with it: the next one must find no other of that name.
+  const router = namespacePath(routerNamespace(instance));
+  if (existsSync(router)) await run(['ip', 'link', 'del', 'idp0'], { netns: router }).catch(() => undefined);
   await removeNamespace(name);
   for (const path of ['checkout', 'node', 'state']) while (unmount(join(runFolder, path)));
   await removeTree(runFolder);
