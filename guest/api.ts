@@ -35,7 +35,7 @@ import { sendEvents } from './server/ndjson.ts';
 import { type Call, HANDLED, type Handler, Router, type UpgradeHandler } from './server/router.ts';
 import type { AgentToken, Routes } from './server/server.ts';
 import type { Terminals } from './terminal/terminals.ts';
-import { become } from './wake/become.ts';
+import { become, goOn } from './wake/become.ts';
 import { mend } from './wake/wake.ts';
 
 export interface Parts {
@@ -128,6 +128,7 @@ export function agentRoutes(parts: Parts): Routes {
     parts.token.hash = config.agentTokenHash;
     if ('mark' in config.listen) parts.remark(config.listen.mark);
     checklist.restamp();
+    if (person.ids !== undefined) goOn(person.ids.uid);
     return reply;
   });
 

@@ -1,5 +1,5 @@
 /** What makes a machine of its own out of a copy of another one's memory. */
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { hostname, networkInterfaces } from 'node:os';
 import type { Become, Link, WokeReply } from '../../protocol/agent.ts';
 import { PolydevError } from '../../protocol/errors.ts';
@@ -66,4 +66,19 @@ function writeWhole(file: string, text: string, mode: number): void {
   const draft = `${file}.new`;
   writeFileSync(draft, text, { mode });
   renameSync(draft, file);
+}
+
+/** Lets all programs of the person go on: they were stopped before the machine was copied. */
+export function goOn(uid: number): void {
+  for (const name of readdirSync('/proc')) {
+    const pid = Number(name);
+    if (!Number.isInteger(pid)) continue;
+    try {
+      // Not the folder's owner: those of programs that hide their memory belong to root.
+      const owner = /^Uid:\t(\d+)/m.exec(readFileSync(`/proc/${name}/status`, 'latin1'))?.[1];
+      if (Number(owner) === uid) process.kill(pid, 'SIGCONT');
+    } catch {
+      // It has ended.
+    }
+  }
 }

@@ -8,7 +8,7 @@ import { chmodSync, chownSync, closeSync } from 'node:fs';
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { AgentHealth, type Become, type ExecRequest, type Link } from '../../../protocol/agent.ts';
+import { AgentHealth, type Become, type ExecRequest, type Link, type Woke } from '../../../protocol/agent.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
 import type { ImageId } from '../../../protocol/ids.ts';
 import type { Checkpoint, GuestConfig, MachineKind, MachineSpec } from '../../../protocol/machine.ts';
@@ -112,7 +112,11 @@ export async function untilSettled(
       await sleep(POLL_MS * slowdown, undefined, { signal: either });
     }
     await sleep(SETTLE_MS * slowdown, undefined, { signal: either });
-    const body = (): ExecRequest => ({ argv: ['sync'], timeoutMs: 60_000 });
+    // What a copy does first is in the guest's memory then.
+    await askAgent(dial, { token, path: '/v1/woke', body: wokeNow }, either);
+    // A copy is told who it is before the person's programs go on, which the agent sees to: they would take its time, and see another machine.
+    const script = 'ip link > /dev/null; sync; kill -s STOP -- -1';
+    const body = (): ExecRequest => ({ argv: ['sh', '-c', script], timeoutMs: 60_000 });
     await askAgent(dial, { token, path: '/v1/exec', body }, either);
   } catch (error) {
     if (!either.aborted) throw error;
@@ -123,6 +127,10 @@ export async function untilSettled(
   }
 }
 
+const entropy = (): string => randomBytes(64).toString('base64');
+
+const wokeNow = (): Woke => ({ time: new Date().toISOString(), entropyBase64: entropy() });
+
 /** Makes a machine of its own out of a copy. Throws what the agent says. */
 export async function tellWhoItIs(
   dial: Dial,
@@ -132,7 +140,7 @@ export async function tellWhoItIs(
 ): Promise<void> {
   const { address, mac, gateway } = attachment;
   const link: Link = { address, mac, gateway, networkd: networkdFile(attachment) };
-  const entropyBase64 = randomBytes(64).toString('base64');
+  const entropyBase64 = entropy();
   // What it is told of the time is of when that arrives. The first answer takes longer than any later one: nothing in the guest is warm.
   const health = { token, path: '/health' };
   await askAgent(dial, health, signal);
