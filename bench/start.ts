@@ -2,8 +2,6 @@
  * bench/: benchmarks that print a table. Rows are measured in one run, side by side, so that their ratios mean
  * something on any computer; no test asserts a time.
  */
-import { readFile } from 'node:fs/promises';
-import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { connectApi } from '../cli/api.ts';
@@ -12,6 +10,8 @@ import type { Settings } from '../cli/settings.ts';
 import { Machine, Session } from '../protocol/api.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { CHECKPOINTS, type Checkpoint } from '../protocol/machine.ts';
+import { memoryOf } from './memory.ts';
+import { type Row, row } from './row.ts';
 import { measureWarm } from './warm.ts';
 
 const SESSION_DEADLINE_MS = 90_000;
@@ -148,7 +148,7 @@ async function measureOnce(settings: Settings, run: number): Promise<Sample> {
     await sleep(IDLE_MS);
     return {
       stamps: new Map(machine.stamps.map((s) => [s.checkpoint, Date.parse(s.at) - begin])),
-      ...(await memoryOf(settings, machine.id)),
+      ...(await memoryOf(settings.instance, machine.id)),
     };
   } finally {
     await api.request('DELETE', `/api/auth/session/${started.id}`, Session);
@@ -169,25 +169,6 @@ async function until<T>(read: () => Promise<T>, fits: (value: T) => boolean): Pr
   }
 }
 
-/** The machine's control group, version 1 or 2. */
-async function memoryOf(
-  settings: Settings,
-  machine: string,
-): Promise<{ anonymousMiB: number; withCacheMiB: number }> {
-  const group = path.join(`polydev-${settings.instance}`, machine);
-  const read = async (file: string) => readFile(file, 'utf8').catch(() => undefined);
-  const v1 = await read(path.join('/sys/fs/cgroup/memory', group, 'memory.stat'));
-  const stat = v1 ?? (await read(path.join('/sys/fs/cgroup', group, 'memory.stat')));
-  if (stat === undefined) throw new PolydevError('internal', `the control group of ${machine} was not found`);
-  const value = (name: string) => Number(new RegExp(`^${name} (\\d+)$`, 'm').exec(stat)?.[1] ?? 0);
-  const anonymous =
-    v1 === undefined ? value('anon') + value('shmem') : value('total_rss') + value('total_shmem');
-  const cache =
-    v1 === undefined ? value('file') - value('shmem') : value('total_cache') - value('total_shmem');
-  const mebibytes = (bytes: number) => Math.round(bytes / 1_048_576);
-  return { anonymousMiB: mebibytes(anonymous), withCacheMiB: mebibytes(anonymous + cache) };
-}
-
 /** What the kernel alone costs: /bin/true in new user, mount, pid, network, ipc and uts namespaces. */
 async function measureBareNamespaces(signal: AbortSignal): Promise<number> {
   const began = performance.now();
@@ -197,26 +178,4 @@ async function measureBareNamespaces(signal: AbortSignal): Promise<number> {
     { timeout: 10_000, cancelSignal: signal },
   );
   return Math.round(performance.now() - began);
-}
-
-interface Row {
-  readonly name: string;
-  readonly n: number;
-  readonly median: number;
-  readonly p95: number;
-  readonly min: number;
-  readonly max: number;
-}
-
-function row(name: string, values: readonly number[]): Row {
-  const sorted = values.toSorted((a, b) => a - b);
-  const at = (q: number) => sorted[Math.min(sorted.length - 1, Math.ceil(q * sorted.length) - 1)] ?? 0;
-  return {
-    name,
-    n: sorted.length,
-    median: at(0.5),
-    p95: at(0.95),
-    min: sorted[0] ?? 0,
-    max: sorted.at(-1) ?? 0,
-  };
 }

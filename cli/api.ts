@@ -18,6 +18,9 @@ export interface Api {
   timeline(sessionId: string, signal: AbortSignal): AsyncIterable<TimelineEvent>;
 }
 
+/** A question; and what may wait for the boot of an emulated machine on a busy host, which the controller bounds. */
+const [READ_MS, CHANGE_MS] = [120_000, 720_000];
+
 /** Throws `host_unreachable` when nothing runs here. */
 export async function connectApi(settings: Settings): Promise<Api> {
   const lock = await readLock(settings);
@@ -31,7 +34,7 @@ export async function connectApi(settings: Settings): Promise<Api> {
     route: string,
     init: { body?: unknown; accept?: string; signal?: AbortSignal },
   ) => {
-    const signal = init.signal ?? AbortSignal.timeout(120_000);
+    const signal = init.signal ?? AbortSignal.timeout(method === 'GET' ? READ_MS : CHANGE_MS);
     const response = await fetch(new URL(route, url), {
       method,
       signal,

@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { Session, type TimelineEvent } from '../protocol/api.ts';
 import { PolydevError } from '../protocol/errors.ts';
-import type { ProviderId } from '../protocol/ids.ts';
+import type { ProviderId, SessionId } from '../protocol/ids.ts';
 import { isFinal } from '../protocol/lifecycles.ts';
 import type { Api } from './api.ts';
 import { formatDuration, type Output } from './output.ts';
@@ -75,14 +75,14 @@ export async function connect(
               { type: 'person', step, at: new Date().toISOString() },
               `${clock(new Date().toISOString())}    person   ${step}`,
             ),
-        }).catch((error: unknown) => {
-          // Once the CLI has what it needs, the desktop may go away while the person still looks at it.
-          if (waiting && !finished.signal.aborted) {
-            personError = error;
-            const { message } = PolydevError.from(error);
-            say({ type: 'person_failed', message }, `the played person gave up: ${message}`);
-            onInterrupt();
-          }
+        }).catch(async (error: unknown) => {
+          // Once the CLI has what it needs, the desktop may go away while the person still looks at it; the event that says so
+          // may come after that.
+          if (!waiting || finished.signal.aborted || !(await isWaiting(api, session.id))) return;
+          personError = error;
+          const { message } = PolydevError.from(error);
+          say({ type: 'person_failed', message }, `the played person gave up: ${message}`);
+          onInterrupt();
         });
       }
     }
@@ -116,6 +116,12 @@ export async function connect(
     'internal',
     `session ended as ${ended.state}${isFinal(ended.state) ? '' : ', which is not an end'}`,
   );
+}
+
+/** Whether the session waits for its person now; also when that cannot be learnt. */
+async function isWaiting(api: Api, id: SessionId): Promise<boolean> {
+  const now = await api.request('GET', `/api/auth/session/${id}`, Session).catch(() => undefined);
+  return now === undefined || now.state === 'waiting_for_person';
 }
 
 async function credentialFacts(api: Api, session: Session) {

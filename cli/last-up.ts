@@ -8,7 +8,7 @@ const LastUp = z.object({
   port: z.number().int(),
   bind: z.string(),
   uplink: z.enum(['nat', 'none']),
-  driver: z.enum(['auto', 'namespace', 'qemu', 'firecracker']),
+  driver: z.enum(['auto', 'namespace', 'qemu', 'qemu-kvm', 'firecracker']),
 });
 export type LastUp = z.infer<typeof LastUp>;
 

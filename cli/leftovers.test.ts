@@ -7,7 +7,7 @@ import { readSettings } from './settings.ts';
 
 const account = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
 const output = { say: () => undefined, progress: () => undefined, result: () => undefined };
-const settings = { ...readSettings({}), runDir: '/run/polydev/leftovers-test' };
+const settings = { ...readSettings({}), runDir: `/run/polydev/leftovers-${process.pid}` };
 
 /** A process whose arguments name the instance's host configuration. */
 async function child(program: string) {

@@ -49,8 +49,13 @@ program
   )
   .addOption(
     new Option('--driver <name>', 'what runs machines; auto: the fastest that really runs a guest here')
-      .choices(['auto', 'firecracker', 'namespace', 'qemu'])
+      .choices(['auto', 'firecracker', 'namespace', 'qemu', 'qemu-kvm'])
       .default('auto'),
+  )
+  .option(
+    '--snapshot-start',
+    'virtual machines: once one has booted, browser machines start as copies of it',
+    false,
   )
   .option(
     '--keep-failed',
@@ -65,7 +70,8 @@ program
       install: boolean;
       uplink: 'nat' | 'none';
       publicUrl?: string;
-      driver: 'auto' | 'firecracker' | 'namespace' | 'qemu';
+      driver: 'auto' | 'firecracker' | 'namespace' | 'qemu' | 'qemu-kvm';
+      snapshotStart: boolean;
     }) => {
       const { settings, install } = globals();
       const { up } = await import('./up.ts');
@@ -314,11 +320,20 @@ program
 program
   .command('bench')
   .description('measure, side by side in one run, and print a table')
-  .argument('<name>', 'start: cold start of a browser machine')
+  .argument('<name>', 'start: cold start of a browser machine, and claim of a warm one')
+  .addOption(
+    new Option('--driver <name>', 'qemu: virtual machines that boot, and copies; nothing has to run').choices(
+      ['qemu'],
+    ),
+  )
   .option('--runs <n>', 'how often', wholeNumber, 10)
   .option('--json', 'print JSON', false)
-  .action(async (name: string, options: { runs: number; json: boolean }) => {
+  .action(async (name: string, options: { runs: number; json: boolean; driver?: 'qemu' }) => {
     if (name !== 'start') program.error(`error: unknown benchmark "${name}"; known: start`);
+    if (options.driver !== undefined) {
+      const { benchVirtual } = await import('../bench/virtual.ts');
+      return benchVirtual(options, createOutput(), interruptible());
+    }
     const { benchStart } = await import('../bench/start.ts');
     await benchStart(globals().settings, options, createOutput(), interruptible());
   });

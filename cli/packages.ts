@@ -1,39 +1,22 @@
 /** What the host must have installed, why, and how it gets there. */
-import { access, constants } from 'node:fs/promises';
-import path from 'node:path';
 import { execa } from 'execa';
+import {
+  type HostPackage,
+  IMAGE_PACKAGES,
+  isInstalled,
+  MACHINE_PACKAGES,
+  missingOf,
+} from '../host/packages.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import type { Output } from './output.ts';
 
-export interface HostPackage {
-  /** Debian's name. */
-  readonly package: string;
-  /** A program or file that proves it is there. */
-  readonly binary: string;
-  readonly why: string;
-}
+/** What Polydev was got with is there, wherever it came from; Debian's own npm would bring a second Node. */
+const GIVEN: ReadonlySet<string> = new Set(['apt', 'npm']);
 
-/** Needed to run machines. */
-export const RUN_PACKAGES: readonly HostPackage[] = [
-  { package: 'runc', binary: 'runc', why: 'runs the machines of the namespace driver' },
-  { package: 'iproute2', binary: 'ip', why: 'network namespaces and links of the machines' },
-  {
-    package: 'nftables',
-    binary: 'nft',
-    why: 'keeps machines from each other, the host and private networks',
-  },
-  { package: 'dnsmasq-base', binary: 'dnsmasq', why: 'names for the machines' },
-  { package: 'mmdebstrap', binary: 'mmdebstrap', why: 'builds the golden image from Debian packages' },
-  { package: 'erofs-utils', binary: 'mkfs.erofs', why: 'writes the read-only layers of the golden image' },
-  { package: 'e2fsprogs', binary: 'mke2fs', why: 'makes the private disks of the machines' },
-  { package: 'openssl', binary: 'openssl', why: 'certificates of the test identity provider' },
-  { package: 'util-linux', binary: 'setpriv', why: 'drops root for everything that does not need it' },
-];
-
-/** Needed on top by machines that are virtual machines. */
-export const VM_PACKAGES: readonly HostPackage[] = [
-  { package: 'qemu-system-x86', binary: 'qemu-system-x86_64', why: 'runs the machines of the qemu driver' },
-];
+/** Needed to build the golden image and to run machines. */
+export const RUN_PACKAGES: readonly HostPackage[] = [...MACHINE_PACKAGES, ...IMAGE_PACKAGES].filter(
+  (each) => !GIVEN.has(each.package),
+);
 
 /** Needed by `./polydev test` on top: a browser that looks at the dashboard, and a desktop to watch. */
 export const TEST_PACKAGES: readonly HostPackage[] = [
@@ -50,32 +33,14 @@ export const TEST_PACKAGES: readonly HostPackage[] = [
   { package: 'xdotool', binary: 'xdotool', why: 'tells when a window is really shown' },
 ];
 
-async function present(binary: string): Promise<boolean> {
-  const directories = [...(process.env.PATH ?? '').split(':'), '/usr/local/sbin', '/usr/sbin', '/sbin'];
-  for (const directory of directories) {
-    if (directory === '') continue;
-    const found = await access(path.join(directory, binary), constants.X_OK).then(
-      () => true,
-      () => false,
-    );
-    if (found) return true;
-  }
-  return false;
-}
-
-/** Those of `wanted` that are not installed here. */
-export async function missingPackages(wanted: readonly HostPackage[]): Promise<HostPackage[]> {
-  const missing: HostPackage[] = [];
-  for (const item of wanted) if (!(await present(item.binary))) missing.push(item);
-  return missing;
-}
-
 /** The names, a line for each with its reason, and the command that gets them. */
 export function describeMissing(missing: readonly HostPackage[]) {
-  const names = missing.map((m) => m.package);
+  // One package may be needed for several things: one line says enough.
+  const packages = [...new Map(missing.map((each) => [each.package, each])).values()];
+  const names = packages.map((m) => m.package);
   return {
     names,
-    list: missing.map((m) => `  ${m.package.padEnd(28)} ${m.why}`).join('\n'),
+    list: packages.map((m) => `  ${m.package.padEnd(28)} ${m.why}`).join('\n'),
     command: `apt-get install -y --no-install-recommends ${names.join(' ')}`,
   };
 }
@@ -88,24 +53,24 @@ export async function ensurePackages(
   wanted: readonly HostPackage[],
   options: { install: boolean; output: Output; signal: AbortSignal },
 ): Promise<void> {
-  const missing = await missingPackages(wanted);
+  const missing = missingOf(wanted);
   if (missing.length === 0) return;
   const { names, list, command } = describeMissing(missing);
   const obstacle = !options.install
     ? '--no-install was given'
     : process.getuid?.() !== 0
       ? 'only root can install packages'
-      : !(await present('apt-get'))
+      : !isInstalled('apt-get')
         ? 'there is no apt-get on this machine'
         : undefined;
   if (obstacle !== undefined) {
     throw new PolydevError(
       'missing_packages',
-      `${missing.length} packages are missing and ${obstacle}:\n${list}\nTo get them, as root: ${command}`,
+      `${names.length} packages are missing and ${obstacle}:\n${list}\nTo get them, as root: ${command}`,
     );
   }
 
-  options.output.say(`installing ${missing.length} missing packages:\n${list}`);
+  options.output.say(`installing ${names.length} missing packages:\n${list}`);
   const apt = async (args: string[]) =>
     execa('apt-get', args, {
       env: { DEBIAN_FRONTEND: 'noninteractive' },

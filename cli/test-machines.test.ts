@@ -48,11 +48,11 @@ it('shows each test for each driver, what the skipped ones lack, and the last ru
       'firecracker needs Firecracker (POLYDEV_FIRECRACKER)',
     ]);
     const inBench = report('firecracker driver: contract (needs nothing more)', { starts: 'passed' });
-    writeFileSync(join(artifacts, 'kvm.json'), inBench);
+    writeFileSync(join(artifacts, 'kvm-firecracker.json'), inBench);
     const lines = (await machineTable(checkout)).split('\n');
     expect(lines[0]).toBe('test    namespace  firecracker  firecracker (KVM bench)');
     expect(lines[1]).toBe('starts  pass       skip         pass');
-    expect(lines.at(-1)).toContain('KVM bench: last run of ./polydev test kvm');
+    expect(lines.at(-1)).toContain('KVM bench, firecracker: last run of ./polydev test kvm');
   } finally {
     rmSync(checkout, { recursive: true });
   }

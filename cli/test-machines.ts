@@ -1,6 +1,7 @@
 /** The matrix of `./polydev test machines`: each test of the drivers' contract, for each driver. */
 import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { KVM_DRIVERS, kvmSuite } from './test-kvm.ts';
 import { VitestReport } from './test-report.ts';
 
 interface Column {
@@ -34,10 +35,13 @@ async function columnsOf(file: string, where: string): Promise<Column[]> {
 /** As a text table, with what the skipped ones lack below; those of the last run in the bench beside those of this computer. */
 export async function machineTable(checkout: string): Promise<string> {
   const artifacts = path.join(checkout, '.artifacts');
-  const bench = path.join(artifacts, 'kvm.json');
+  const inBench = KVM_DRIVERS.map((driver) => ({
+    driver,
+    file: path.join(artifacts, `${kvmSuite(driver)}.json`),
+  }));
   const columns = [
     ...(await columnsOf(path.join(artifacts, 'machines.json'), '')),
-    ...(await columnsOf(bench, ' (KVM bench)')),
+    ...(await Promise.all(inBench.map(({ file }) => columnsOf(file, ' (KVM bench)')))).flat(),
   ];
   const tests = [...new Set(columns.flatMap(({ results }) => [...results.keys()]))];
   const widest = Math.max(4, ...tests.map((name) => name.length));
@@ -58,7 +62,9 @@ export async function machineTable(checkout: string): Promise<string> {
     ),
     ...columns.flatMap(({ title, missing }) => (missing === undefined ? [] : [`${title} needs ${missing}`])),
   ];
-  const when = (await stat(bench).catch(() => undefined))?.mtime.toISOString();
-  if (when !== undefined) lines.push(`KVM bench: last run of ./polydev test kvm, ended ${when}`);
+  for (const { driver, file } of inBench) {
+    const when = (await stat(file).catch(() => undefined))?.mtime.toISOString();
+    if (when !== undefined) lines.push(`KVM bench, ${driver}: last run of ./polydev test kvm, ended ${when}`);
+  }
   return lines.join('\n');
 }

@@ -3,6 +3,7 @@ import { chmod, chown, mkdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import { mountPointsBelow } from '../host/images/mounts.ts';
+import { missingOf, VM_PACKAGES } from '../host/packages.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { type Account, ensureAccount } from './account.ts';
 import { connectApi } from './api.ts';
@@ -13,7 +14,7 @@ import { rememberUp } from './last-up.ts';
 import { endLeftovers } from './leftovers.ts';
 import { readLock, takeLock } from './lock.ts';
 import { formatDuration, type Output } from './output.ts';
-import { describeMissing, ensurePackages, missingPackages, RUN_PACKAGES, VM_PACKAGES } from './packages.ts';
+import { describeMissing, ensurePackages, RUN_PACKAGES } from './packages.ts';
 import { checkPaths, checkPort, checkReadable } from './preflight.ts';
 import { type Settings, settingsPaths } from './settings.ts';
 import { ensureWeb } from './web.ts';
@@ -27,7 +28,9 @@ export interface UpOptions {
   readonly uplink: 'nat' | 'none';
   /** Where people reach the dashboard when something stands in front, for example https://polydev.example.org. */
   readonly publicUrl?: string;
-  readonly driver: 'auto' | 'firecracker' | 'namespace' | 'qemu';
+  readonly driver: 'auto' | 'firecracker' | 'namespace' | 'qemu' | 'qemu-kvm';
+  /** Browser machines start as copies of one that has booted, where the driver can. */
+  readonly snapshotStart: boolean;
   /** Turns the setting on. */
   readonly keepFailed?: boolean;
 }
@@ -76,7 +79,7 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     const lock = await takeLock(settings);
     cleanup.defer(() => lock.release());
     await rememberUp(settings, options);
-    const machines = options.driver === 'qemu' ? [...RUN_PACKAGES, ...VM_PACKAGES] : RUN_PACKAGES;
+    const machines = options.driver.startsWith('qemu') ? [...RUN_PACKAGES, ...VM_PACKAGES] : RUN_PACKAGES;
     await ensurePackages(machines, { install: options.install, output, signal: interrupt.signal });
     const account = await ensureAccount(interrupt.signal);
     await endLeftovers(settings, account, { output, signal: interrupt.signal });
@@ -85,7 +88,7 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
     cleanup.defer(() => removeRunDir(settings.runDir));
     await prepareDirectories(settings, account);
     await ensureImage(settings, { output, signal: interrupt.signal });
-    if (options.driver === 'qemu' || options.driver === 'firecracker')
+    if (options.driver.startsWith('qemu') || options.driver === 'firecracker')
       await ensureVm(settings, { output, signal: interrupt.signal });
     await ensureWeb(settings, { output, signal: interrupt.signal });
     const controller = await startAll(settings, options, account, output, interrupt.signal, cleanup);
@@ -112,7 +115,7 @@ export async function up(settings: Settings, options: UpOptions, output: Output)
 
 /** What a person without root needs to know: why, how, and what is missing besides. */
 async function notRoot(settings: Settings): Promise<PolydevError> {
-  const missing = await missingPackages(RUN_PACKAGES);
+  const missing = missingOf(RUN_PACKAGES);
   const { list, command } = describeMissing(missing);
   const packages =
     missing.length === 0
@@ -168,6 +171,7 @@ async function startAll(
         imageCacheDir: paths.images,
         uplink: options.uplink,
         driver: options.driver,
+        snapshotStart: { enabled: options.snapshotStart },
         firecracker: settings.firecracker,
         jailer: settings.jailer,
         nodePath: process.execPath,

@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { AgentHealth, ExecEvent, WokeReply } from '../protocol/agent.ts';
 import { PolydevError } from '../protocol/errors.ts';
+import { newMachineId } from '../protocol/ids.ts';
 import { asPerson } from './person.ts';
 import { startAgent } from './testing/agent.ts';
 import { Fixture } from './testing/fixture.ts';
@@ -55,6 +56,24 @@ describe('calls', () => {
     expect((await fetch(`${agent.origin}/health`, { headers })).status).toBe(200);
   });
 
+  it('refuse to make another machine of one that is no copy', async () => {
+    const config = {
+      ...{ version: 1, machineId: newMachineId(), kind: 'cli', realm: 'test', hostname: 'other' },
+      ...{ display: { width: 1280, height: 800 }, agentTokenHash: '00', listen: { port: 0 } },
+    };
+    const gateway = { address: '10.0.0.1', mac: '02:00:00:00:00:01' };
+    const link = { address: '10.0.0.2', mac: '02:00:00:00:00:02', gateway, networkd: '' };
+    const body = {
+      time: new Date().toISOString(),
+      entropyBase64: randomBytes(32).toString('base64'),
+      config,
+      link,
+    };
+    const reply = await agent.call('POST', '/v1/become', body);
+    expect(await code(reply)).toBe('conflict');
+    expect((await agent.call('GET', '/health')).status).toBe(200);
+  });
+
   it('refuse a stream without the token', async () => {
     expect(await agent.upgrade('/v1/terminals/x/stream', 'Bearer wrong')).toBe(401);
   });
@@ -65,6 +84,7 @@ describe('calls', () => {
     ['GET', '/v1/credentials/unknown', 'not_found'],
     ['GET', '/v1/credentials/%ff', 'not_found'],
     ['GET', '/v1/login', 'not_found'],
+    ['GET', '/v1/journal', 'not_found'],
     ['DELETE', '/v1/terminals/none', 'not_found'],
   ])('%s %s is %s', async (method, target, expected) => {
     expect(await code(await agent.call(method, target))).toBe(expected);

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import {
   type AgentHealth,
+  Become,
   CredentialBundle,
   ExecRequest,
   LoginStart,
@@ -23,8 +24,10 @@ import {
 } from './credentials/credentials.ts';
 import type { Desktop } from './desktop/desktop.ts';
 import { runExec } from './exec/exec.ts';
+import { readJournal } from './journal.ts';
 import type { AgentLog } from './log.ts';
 import type { Logins } from './login/logins.ts';
+import { guestNetwork } from './network.ts';
 import type { Processes } from './processes.ts';
 import { readBody } from './server/body.ts';
 import { join } from './server/join.ts';
@@ -32,11 +35,17 @@ import { sendEvents } from './server/ndjson.ts';
 import { type Call, HANDLED, type Handler, Router, type UpgradeHandler } from './server/router.ts';
 import type { AgentToken, Routes } from './server/server.ts';
 import type { Terminals } from './terminal/terminals.ts';
-import { reseed, setClock } from './wake/wake.ts';
+import { become } from './wake/become.ts';
+import { mend } from './wake/wake.ts';
 
 export interface Parts {
+  /** Who this machine is; a copy of another one learns it later. */
   readonly config: GuestConfig;
+  /** Where that is written down. */
+  readonly configFile: string;
   readonly token: AgentToken;
+  /** Gives the channel another mark, where it has one. */
+  readonly remark: (mark: string) => void;
   /** A virtual machine: its clock and random numbers are its own. */
   readonly ownKernel: boolean;
   readonly version: string;
@@ -74,6 +83,7 @@ export function agentRoutes(parts: Parts): Routes {
       stamps: checklist.stamps,
       ready: checklist.ready,
       failure: checklist.failure?.toReport() ?? null,
+      ...(parts.ownKernel ? { network: guestNetwork() } : {}),
     };
   });
   calls.add('GET', '/v1/boot', async (call, response) => {
@@ -82,6 +92,12 @@ export function agentRoutes(parts: Parts): Routes {
   });
   calls.add('GET', '/v1/log', (_call, response) => {
     response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' }).end(log.text());
+    return HANDLED;
+  });
+  calls.add('GET', '/v1/journal', async (call, response) => {
+    if (!parts.ownKernel) throw new PolydevError('not_found', 'there is no systemd in this machine');
+    const text = await readJournal(call.signal);
+    response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' }).end(text);
     return HANDLED;
   });
 
@@ -94,11 +110,25 @@ export function agentRoutes(parts: Parts): Routes {
       const aheadMs = now - Date.parse(time);
       return { time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false };
     }
-    const [clock, reseeded] = await Promise.all([
-      setClock({ time: Date.parse(time), at: arrived }, log),
-      reseed(Buffer.from(entropyBase64, 'base64'), log),
-    ]);
-    return { time: new Date().toISOString(), ...clock, reseeded };
+    const mended = await mend(
+      { time: Date.parse(time), at: arrived },
+      Buffer.from(entropyBase64, 'base64'),
+      log,
+    );
+    return { time: new Date().toISOString(), ...mended };
+  });
+  calls.add('POST', '/v1/become', async (call): Promise<WokeReply> => {
+    const arrived = performance.now();
+    const asked = await readBody(call.request, Become);
+    if (!parts.ownKernel)
+      throw new PolydevError('conflict', 'only a virtual machine can be a copy of another one');
+    const reply = await become(asked, { configFile: parts.configFile, log, arrived });
+    const { config } = asked;
+    Object.assign(parts.config, config);
+    parts.token.hash = config.agentTokenHash;
+    if ('mark' in config.listen) parts.remark(config.listen.mark);
+    checklist.restamp();
+    return reply;
   });
 
   calls.add('POST', '/v1/login', async (call) => {

@@ -1,5 +1,5 @@
 /** The agent's own log: bounded in memory, mirrored to stderr (the machine's console), redacted on the way in. */
-import { redact } from './redact.ts';
+import { redact } from '../protocol/redact.ts';
 
 const MAX_LINES = 3_000;
 

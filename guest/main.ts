@@ -14,7 +14,7 @@ import { agentRoutes } from './api.ts';
 import { BootChecklist } from './boot/checklist.ts';
 import { checkProviders } from './boot/cli.ts';
 import { CA_BUNDLE, setUpSystem } from './boot/system.ts';
-import { serveSerial } from './channel/serial.ts';
+import { type SerialChannel, serveSerial } from './channel/serial.ts';
 import { Desktop } from './desktop/desktop.ts';
 import { AgentLog } from './log.ts';
 import { Logins } from './login/logins.ts';
@@ -54,9 +54,12 @@ async function main(): Promise<void> {
   });
   const version = agentVersion();
   const token = { hash: config.agentTokenHash };
+  let serial: SerialChannel | undefined;
   const routes = agentRoutes({
     config,
+    configFile,
     token,
+    remark: (mark) => serial?.remark(mark),
     ownKernel: !('fd' in config.listen),
     version,
     log,
@@ -70,7 +73,8 @@ async function main(): Promise<void> {
 
   const stopping = new AbortController();
   const create = () => createAgentServer(routes, token, log);
-  const servers = await listen(config, log, create, stopping.signal);
+  const { servers, ...channel } = await listen(config, log, create, stopping.signal);
+  serial = channel.serial;
   checklist.stamp('init', performance.timeOrigin);
   checklist.stamp('agent');
   log.add(
@@ -102,11 +106,12 @@ async function listen(
   log: AgentLog,
   create: () => Server,
   stopping: AbortSignal,
-): Promise<Server[]> {
+): Promise<{ servers: Server[]; serial: SerialChannel | undefined }> {
   const first = create();
   const where = config.listen;
+  let serial: SerialChannel | undefined;
   if ('serial' in where) {
-    serveSerial(where, first, log, stopping);
+    serial = serveSerial(where, first, log, stopping);
   } else {
     // Left by an agent that was killed.
     if ('path' in where) rmSync(where.path, { force: true });
@@ -125,7 +130,7 @@ async function listen(
     second.listen({ port: AGENT_PORT, host: '0.0.0.0' });
     servers.push(second);
   }
-  return servers;
+  return { servers, serial };
 }
 
 interface BootParts {

@@ -1,21 +1,20 @@
 /** Proves an image by booting it: a browser machine of a host service of its own, from an image that nobody else uses yet. */
 import { createHash, randomBytes } from 'node:crypto';
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
-import http from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Duplex } from 'node:stream';
-import { json } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pino } from 'pino';
 import { AgentHealth } from '../protocol/agent.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { ImageId, newMachineId } from '../protocol/ids.ts';
-import { AGENT_PORT, type MachineSpec, type Stamp } from '../protocol/machine.ts';
+import type { MachineSpec, Stamp } from '../protocol/machine.ts';
 import { HostConfig } from './config.ts';
+import { askAgent, type Dial } from './drivers/vm/agent.ts';
 import type { BootRecord } from './images/manifest.ts';
 import type { MachineManager } from './machines/manager.ts';
 import { startHostService } from './service.ts';
+import { parseJson } from './system/files.ts';
 
 export interface BootTestInput {
   /** The image to boot; it need not be current. */
@@ -115,16 +114,8 @@ async function askHealth(
   token: string,
   deadline: AbortSignal,
 ): Promise<AgentHealth> {
-  const signal = AbortSignal.any([deadline, AbortSignal.timeout(10_000)]);
-  const channel: Duplex = await machines.dial(id, AGENT_PORT, signal);
-  try {
-    const reply = await new Promise<http.IncomingMessage>((resolve, reject) => {
-      const headers = { authorization: `Bearer ${token}`, connection: 'close' };
-      const options = { path: '/health', headers, createConnection: () => channel, signal };
-      http.get(options, resolve).once('error', reject);
-    });
-    return AgentHealth.parse(await json(reply));
-  } finally {
-    channel.destroy();
-  }
+  const dial: Dial = (port, signal) => machines.dial(id, port, signal);
+  const limit = AbortSignal.any([deadline, AbortSignal.timeout(10_000)]);
+  const { text } = await askAgent(dial, { token, path: '/health' }, limit);
+  return AgentHealth.parse(parseJson(text));
 }

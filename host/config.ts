@@ -23,8 +23,8 @@ export const HostConfig = z.strictObject({
   /** The user that may talk to us. */
   socketUid: z.number().int().min(0),
   imageCacheDir: MountablePath,
-  /** What runs machines; `auto` chooses by trying (see drivers/auto.ts). */
-  driver: z.enum(['auto', 'firecracker', 'namespace', 'qemu']).default('auto'),
+  /** What runs machines; `auto` chooses by trying (see drivers/auto.ts); `qemu-kvm`: never by software emulation. */
+  driver: z.enum(['auto', 'firecracker', 'namespace', 'qemu', 'qemu-kvm']).default('auto'),
   /** Firecracker's program, and its jailer if that is not beside it; default: where one usually puts them. */
   firecracker: PlainPath.optional(),
   jailer: PlainPath.optional(),
@@ -49,6 +49,14 @@ export const HostConfig = z.strictObject({
     .prefault({}),
   /** The private disks of all machines may be this many times the size of the file system below `dataDir`, together. */
   diskOvercommit: z.number().min(0.01).max(1000).default(4),
+  /** Whether machines of a driver that can start as copies of one that has booted (docs/drivers.md). */
+  snapshotStart: z
+    .strictObject({
+      enabled: z.boolean().default(false),
+      /** A template is made when no machine was started for so long, times the driver's slowdown. */
+      idleSeconds: z.number().min(0).max(86_400).default(30),
+    })
+    .prefault({}),
   logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 });
 export type HostConfig = z.infer<typeof HostConfig>;

@@ -7,6 +7,7 @@ import { hostTable, namespacePath, uplinkName } from './network/addresses.ts';
 import { instanceNamespaces } from './network/network.ts';
 import { cgroupFolders, cgroupOfInstance, cgroupProcesses } from './system/cgroups.ts';
 import { run } from './system/command.ts';
+import { listIfThere } from './system/files.ts';
 import { Leases } from './system/leases.ts';
 import { loopDevices } from './system/loops.ts';
 import { findProcesses, processesInNetworkNamespace } from './system/processes.ts';
@@ -98,6 +99,14 @@ export async function audit(places: AuditPlaces): Promise<Leak[]> {
   add(
     'folder',
     [runDir, forwarding].filter((path) => existsSync(path)),
+  );
+  // Of a template, or of a machine that was promised to nobody: each other one has its record.
+  const machines = join(dataDir, 'machines');
+  add(
+    'folder',
+    (await listIfThere(machines))
+      .map((name) => join(machines, name))
+      .filter((folder) => !existsSync(join(folder, 'record.json'))),
   );
   return leaks;
 }

@@ -1,30 +1,13 @@
 /** What the host service needs before it can try anything: root, programs, a folder that machines can pass through. */
-import { existsSync, statSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { PolydevError } from '../protocol/errors.ts';
+import { MACHINE_PACKAGES, missingOf, namesOf } from './packages.ts';
 import { PLAIN_ENVIRONMENT } from './system/command.ts';
 
-/** Program -> Debian package. */
-export const PROGRAMS: Readonly<Record<string, string>> = {
-  runc: 'runc',
-  ip: 'iproute2',
-  nft: 'nftables',
-  dnsmasq: 'dnsmasq-base',
-  setpriv: 'util-linux',
-  unshare: 'util-linux',
-  mount: 'mount',
-  mke2fs: 'e2fsprogs',
-  openssl: 'openssl',
-};
-
-/** Packages whose programs are not there. */
-export function missingPackages(): string[] {
-  const folders = PLAIN_ENVIRONMENT.PATH.split(':');
-  const missing = Object.entries(PROGRAMS).filter(
-    ([program]) => !folders.some((folder) => existsSync(join(folder, program))),
-  );
-  return [...new Set(missing.map(([, name]) => name))];
-}
+/** Packages that machines need and this host lacks, by name: where the host service looks for programs. */
+export const missingPackages = (): string[] =>
+  namesOf(missingOf(MACHINE_PACKAGES, PLAIN_ENVIRONMENT.PATH.split(':')));
 
 /** Throws `not_root`, `missing_packages` or `configuration_invalid`. */
 export function checkRequirements(runDir: string): void {

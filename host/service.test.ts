@@ -35,7 +35,7 @@ describe.skipIf(missing !== undefined)(`host service (needs ${missing ?? 'nothin
     const argv = [script, JSON.stringify(bench.config), JSON.stringify(UPPER_CASE_AGENT)];
     child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
     if (child.stdout === null) throw new Error('no output');
-    await once(child.stdout, 'data', { signal: AbortSignal.timeout(20_000) });
+    await once(child.stdout, 'data', { signal: AbortSignal.timeout(60_000) });
   };
   const end = async (signal: NodeJS.Signals): Promise<void> => {
     if (child === undefined) return;
@@ -49,7 +49,7 @@ describe.skipIf(missing !== undefined)(`host service (needs ${missing ?? 'nothin
       method,
       path,
       headers,
-      signal: AbortSignal.timeout(20_000),
+      signal: AbortSignal.timeout(60_000),
     });
   const call = async (
     method: string,

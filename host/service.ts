@@ -22,6 +22,7 @@ import { openImageStore } from './images/store.ts';
 import { readConsole } from './machines/console.ts';
 import { MachineManager } from './machines/manager.ts';
 import { allowedMiB, checkSpace, diskSpace, LOW_DISK_MIB } from './machines/space.ts';
+import { Templates } from './machines/templates.ts';
 import { Network } from './network/network.ts';
 import { checkRequirements } from './requirements.ts';
 import { startServer } from './server/server.ts';
@@ -130,8 +131,17 @@ export async function startHostService(
     driver,
     onCase: overrides.onCase,
   });
+  const { enabled, idleSeconds } = config.snapshotStart;
+  const templates = new Templates({
+    driver,
+    idleSeconds: enabled ? idleSeconds : null,
+    availableMiB: async () => (await hostMemory()).available,
+    log,
+  });
+  undo.use(templates);
   const machines = new MachineManager({
     driver,
+    start: (spec, signal) => templates.start(spec, signal),
     machinesFolder,
     evidence,
     facts: (spec, image) => examiner.facts(spec, image, false),
@@ -162,7 +172,7 @@ export async function startHostService(
       await probing;
     }
     const image = (await images.current())?.id ?? null;
-    return describeHealth({ config, report, network, machines, evidence, recovered, image });
+    return describeHealth({ config, report, network, machines, templates, evidence, recovered, image });
   };
   const server = await startServer({
     socketPath: config.socketPath,
@@ -202,6 +212,7 @@ export async function startHostService(
       all.use(network);
       all.defer(() => images.unmountAll());
       all.use(driver);
+      all.use(templates);
       all.defer(() => machines.close());
       all.use(server);
     },
@@ -231,11 +242,12 @@ async function describeHealth(parts: {
   report: DriverReport;
   network: Network;
   machines: MachineManager;
+  templates: Templates;
   evidence: Evidence;
   recovered: HostHealth['recovered'];
   image: HostHealth['image'];
 }): Promise<HostHealth> {
-  const { config, report, network, machines, evidence, recovered, image } = parts;
+  const { config, report, network, machines, templates, evidence, recovered, image } = parts;
   const { held, size } = await network.addresses();
   const diskMiB = await diskSpace(config.dataDir);
   const problems = [...report.problems, ...network.problems()];
@@ -248,6 +260,7 @@ async function describeHealth(parts: {
     driver: report.driver,
     image,
     machines: machines.runningCount,
+    ...(config.snapshotStart.enabled ? { templates: templates.count } : {}),
     memoryMiB: await hostMemory(),
     diskMiB,
     promisedDiskMiB: {

@@ -20,12 +20,26 @@
  *   DELETE /v1/terminals/:id           204
  *   GET    /v1/desktop/vnc             Upgrade: tcp -> 101, raw RFB bytes of the desktop
  *   POST   /v1/woke        Woke        WokeReply; after a sleep or a claim: sets the clock, reseeds the kernel's random numbers
+ *   POST   /v1/become      Become      WokeReply; a copy of another machine becomes a machine of its own
  *   GET    /v1/log                     text/plain: the agent's own log (bounded), with the desktop's lines
+ *   GET    /v1/journal                 text/plain: the last lines of systemd's journal (bounded); not_found where there is no systemd
  */
 import { z } from 'zod';
 import { ErrorReport } from './errors.ts';
 import { MachineId, ProviderId, SessionId } from './ids.ts';
-import { MachineKind, Stamp } from './machine.ts';
+import { GuestConfig, MachineKind, Stamp } from './machine.ts';
+
+/** Of a virtual machine's one interface, as the guest has it: what the host can only assume. */
+export const GuestNetwork = z.object({
+  /** IPv4, without the length of the network. Empty: it has none, or there is no interface. */
+  addresses: z.array(z.string()).max(20),
+  /** Path of the file by which networkd configures it; null: by none. `dhcp`: it asks a server. */
+  file: z.string().max(300).nullable(),
+  dhcp: z.boolean(),
+  /** Programs that run and give interfaces addresses, networkd excepted. */
+  others: z.array(z.string()).max(20),
+});
+export type GuestNetwork = z.infer<typeof GuestNetwork>;
 
 export const AgentHealth = z.object({
   version: z.string(),
@@ -36,6 +50,8 @@ export const AgentHealth = z.object({
   ready: z.boolean(),
   /** Why the boot cannot go on, as soon as that is certain. */
   failure: ErrorReport.nullable(),
+  /** Absent: the machine's kernel is the host's. */
+  network: GuestNetwork.optional(),
 });
 export type AgentHealth = z.infer<typeof AgentHealth>;
 
@@ -71,6 +87,25 @@ export const WokeReply = z.object({
   reseeded: z.boolean(),
 });
 export type WokeReply = z.infer<typeof WokeReply>;
+
+const Mac = z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/);
+
+/** How a machine is reached: what networkd's file on the config drive says. */
+export const Link = z.strictObject({
+  address: z.ipv4(),
+  mac: Mac,
+  gateway: z.strictObject({ address: z.ipv4(), mac: Mac }),
+  /** That file. */
+  networkd: z.string().max(4096),
+});
+export type Link = z.infer<typeof Link>;
+
+/**
+ * Tells a guest that it was copied, memory and all, from one that nobody ever used: everything by which machines differ. The call
+ * itself carries the token of the one it was copied from, for the last time; a channel with a mark has that of `config` afterwards.
+ */
+export const Become = Woke.omit({ agentTokenHash: true }).extend({ config: GuestConfig, link: Link });
+export type Become = z.infer<typeof Become>;
 
 export const LoginStart = z.strictObject({ session: SessionId, provider: ProviderId });
 export type LoginStart = z.infer<typeof LoginStart>;

@@ -3,6 +3,7 @@
  * docs/troubleshooting-machines.md. A name is never reused. `fault` says whose turn it is, as in errors.ts.
  */
 import { z } from 'zod';
+import { GuestNetwork } from './agent.ts';
 import { ErrorReport } from './errors.ts';
 import { Checkpoint, Stamp } from './machine.ts';
 
@@ -36,6 +37,21 @@ export const DIAGNOSES = {
     'operator',
     'The hypervisor is not installed or cannot be executed.',
     'Install it again: apt-get install --no-install-recommends --reinstall qemu-system-x86.',
+  ),
+  kvm_absent: entry(
+    'operator',
+    'The hypervisor needs hardware virtualization, and this host does not offer it.',
+    'Start with --driver auto, which chooses what runs here, or look at kvm in ./polydev doctor.',
+  ),
+  kvm_forbidden: entry(
+    'operator',
+    "The hypervisor's user may not open the device of hardware virtualization.",
+    'Let a group use it: chown root:kvm /dev/kvm; chmod 0660 /dev/kvm. Inside a container, give it the device.',
+  ),
+  kvm_unusable: entry(
+    'operator',
+    'The device of hardware virtualization opens, and runs no guest.',
+    'Start with --driver auto. In a virtual machine, enable nested virtualization at its host.',
   ),
   host_out_of_memory: entry(
     'operator',
@@ -199,6 +215,21 @@ export const DIAGNOSES = {
     "The machine's link is on no bridge.",
     'Destroy the machine and start again; look for what changes interfaces on this host.',
   ),
+  tap_without_header: entry(
+    'operator',
+    "The machine's link lacks the header that its hypervisor puts before every frame.",
+    'Use the kernel and the ip program (iproute2) of your distribution: one of them does not know vnet_hdr.',
+  ),
+  address_two_owners: entry(
+    'system',
+    "Two programs of the machine give its interface addresses, and take each other's away.",
+    'Disable the one that is named in the proof. If it came with the image: ./polydev image verify, and build it again.',
+  ),
+  dhcp_silent: entry(
+    'system',
+    'The machine waits for an address from a DHCP server, and there is none.',
+    "Remove what hides the machine's own network file, or what comes before it; the proof names the file that is used.",
+  ),
   duplicate_address: entry(
     'system',
     "Two machines have the machine's address.",
@@ -283,6 +314,7 @@ export const DiagnosisRequest = z.strictObject({
   stamps: z.array(Stamp).max(20),
   /** As the agent's /health says. */
   agentVersion: z.string().max(200).nullable().default(null),
+  guestNetwork: GuestNetwork.nullable().default(null),
   /** Keep the answer in the evidence: the failure is final and the machine goes soon. */
   keep: z.boolean().default(false),
 });

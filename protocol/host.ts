@@ -21,6 +21,7 @@
  *   GET    /v1/doctor                       DoctorReport; tries everything, seconds; one at a time
  */
 import { z } from 'zod';
+import { GuestNetwork } from './agent.ts';
 import { ErrorReport } from './errors.ts';
 import { ImageId, MachineId } from './ids.ts';
 import { ExitReport, MachineKind, Realm, Stamp } from './machine.ts';
@@ -42,6 +43,8 @@ export const HostMachine = z.object({
   address: z.string().nullable(),
   stamps: z.array(Stamp),
   exit: ExitReport.nullable(),
+  /** It began as a copy of one that had booted: its agent stamped at once what the other one had reached. Absent: it booted. */
+  copied: z.boolean().optional(),
 });
 export type HostMachine = z.infer<typeof HostMachine>;
 
@@ -66,6 +69,8 @@ export const HostHealth = z.object({
   load: z.object({ one: z.number(), cpus: z.number().int() }),
   /** Addresses for machines. */
   addresses: z.object({ used: z.number().int(), size: z.number().int() }),
+  /** Kinds of machines that start as copies of one that has booted; absent: none does. */
+  templates: z.number().int().optional(),
   /** Machines that an earlier host service left: those that ran on, and those that had ended. */
   recovered: z.object({ adopted: z.number().int(), ended: z.number().int() }),
   /** Named reasons why machines cannot start now; empty when they can. */
@@ -78,6 +83,8 @@ export const LookRequest = z.strictObject({
   /** Why its agent does not answer as it should; null: it does. */
   error: ErrorReport.nullable(),
   agentVersion: z.string().max(200).nullable(),
+  /** As the agent's /health says. */
+  guestNetwork: GuestNetwork.nullable().optional(),
 });
 export type LookRequest = z.infer<typeof LookRequest>;
 
@@ -91,6 +98,7 @@ export type EvidenceFile = z.infer<typeof EvidenceFile>;
 /** What the controller may add to a machine's evidence, and the bytes that are kept of it at most. */
 export const UPLOADED_EVIDENCE = {
   'agent.log': 1_048_576,
+  'journal.log': 1_048_576,
   'timeline.json': 262_144,
   'desktop.png': 4_194_304,
 } as const satisfies Record<string, number>;

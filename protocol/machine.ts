@@ -80,8 +80,9 @@ export const AGENT_PORT = 8080;
 export const POWER_PORT = 1;
 
 /**
- * The boot checklist, in order. `hypervisor` and `console` are stamped by the host, `agent` by whoever reaches
- * it first, the rest by the agent. A CLI machine has no desktop and no browser.
+ * The boot checklist, in order. `hypervisor` and `init` are stamped by the host, `agent` by whoever reaches it first, the rest
+ * by the agent. `init`: the first program runs; a virtual machine's kernel was up by then, and it says so on the console. A CLI
+ * machine has no desktop and no browser.
  */
 export const CHECKPOINTS = ['hypervisor', 'init', 'agent', 'desktop', 'browser', 'provider'] as const;
 export const Checkpoint = z.enum(CHECKPOINTS);

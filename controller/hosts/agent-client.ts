@@ -48,6 +48,8 @@ export interface AgentClient extends CredentialChannel {
   terminalStream(id: string, signal?: AbortSignal): Promise<Duplex>;
   desktop(signal?: AbortSignal): Promise<Duplex>;
   log(signal?: AbortSignal): Promise<string>;
+  /** Of a virtual machine: the last lines of its systemd's journal. Elsewhere `not_found`. */
+  journal(signal?: AbortSignal): Promise<string>;
 }
 
 /**
@@ -150,5 +152,8 @@ export function createAgentClient(
     terminalStream: (id, signal) => openStream(`/v1/terminals/${id}/stream`, signal),
     desktop: (signal) => openStream('/v1/desktop/vnc', signal),
     log: async (signal) => (await call('GET', '/v1/log', { signal })).toString('utf8'),
+    // An emulated guest takes seconds to read it.
+    journal: async (signal) =>
+      (await call('GET', '/v1/journal', { deadlineMs: 30_000, signal })).toString('utf8'),
   };
 }

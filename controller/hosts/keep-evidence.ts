@@ -1,4 +1,5 @@
 /** Hands the host service what only the controller can see of a machine, while the machine is still here. */
+import type { GuestNetwork } from '../../protocol/agent.ts';
 import type { Diagnosis } from '../../protocol/diagnoses.ts';
 import type { PolydevError } from '../../protocol/errors.ts';
 import { ERRORS } from '../../protocol/errors.ts';
@@ -31,14 +32,18 @@ export async function keepEvidence(words: LastWords): Promise<Diagnosis | null> 
   const id = agent.machineId;
   const attempt = (work: () => Promise<void>): Promise<void> => work().catch(() => undefined);
   let agentVersion: string | null = null;
+  let guestNetwork: GuestNetwork | null = null;
   await attempt(async () => {
     const timeline = Buffer.from(JSON.stringify(words.timeline, null, 2));
     await host.addEvidence(id, 'timeline.json', timeline, signal);
   });
-  if ((await host.get(id, signal).catch(() => undefined))?.state === 'running') {
+  const machine = await host.get(id, signal).catch(() => undefined);
+  if (machine?.state === 'running') {
     const soon = AbortSignal.any([signal, AbortSignal.timeout(4000)]);
     await attempt(async () => {
-      agentVersion = (await agent.health(soon)).version;
+      const health = await agent.health(soon);
+      agentVersion = health.version;
+      guestNetwork = health.network ?? null;
     });
     await attempt(async () => {
       await host.addEvidence(id, 'agent.log', Buffer.from(await agent.log(soon)), signal);
@@ -48,11 +53,18 @@ export async function keepEvidence(words: LastWords): Promise<Diagnosis | null> 
         await host.addEvidence(id, 'desktop.png', await takeScreenshot(agent, soon), signal);
       });
     }
+    // Without systemd the agent's log is all there is; of a guest that does not answer, the host reads it from the disk.
+    if (agentVersion !== null && machine.driver !== 'namespace') {
+      const later = AbortSignal.any([signal, AbortSignal.timeout(4000 * (machine.slowdown ?? 1))]);
+      await attempt(async () => {
+        await host.addEvidence(id, 'journal.log', Buffer.from(await agent.journal(later)), signal);
+      });
+    }
   }
   if (error === null || ERRORS[error.code].fault === 'user') return null;
   return host.diagnose(
     id,
-    { error: error.toReport(), stamps: [...words.stamps], agentVersion, keep: true },
+    { error: error.toReport(), stamps: [...words.stamps], agentVersion, guestNetwork, keep: true },
     signal,
   );
 }

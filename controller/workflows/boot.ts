@@ -47,12 +47,18 @@ export async function followBoot(boot: BootToFollow): Promise<void> {
       }
     }
   })();
-  const overdue = watchDeadlines(boot, reached, over, limit, () => last);
   const mark = async (stamp: Stamp): Promise<void> => {
     last = stamp.checkpoint;
     reached.add(stamp.checkpoint);
     await onStamp(stamp);
   };
+  // What its host saw of it meanwhile: a guest whose kernel came up and whose agent did not.
+  const seenByHost = async (): Promise<Checkpoint | undefined> => {
+    const stamps = (await host.get(id, limit).catch(() => undefined))?.stamps ?? [];
+    for (const stamp of stamps) if (!reached.has(stamp.checkpoint)) await mark(stamp);
+    return last;
+  };
+  const overdue = watchDeadlines(boot, reached, over, limit, seenByHost);
   let known = boot.agentVersion === null;
   try {
     for (;;) {
@@ -104,7 +110,7 @@ async function watchDeadlines(
   reached: ReadonlySet<Checkpoint>,
   over: AbortController,
   limit: AbortSignal,
-  last: () => Checkpoint | undefined,
+  last: () => Promise<Checkpoint | undefined>,
 ): Promise<void> {
   const begin = performance.now();
   const earlier = Math.max(0, Date.now() - boot.startedAt.getTime());
@@ -120,9 +126,11 @@ async function watchDeadlines(
       due.set(checkpoint, deadline.ms);
       if (elapsed < deadline.ms || limit.aborted || reached.has(checkpoint)) continue;
       const late = Number((deadline.ms / 1000).toPrecision(3));
+      const furthest = await last();
+      if (limit.aborted || reached.has(checkpoint)) continue;
       const message =
         `machine ${boot.agent.machineId} did not reach "${checkpoint}" within ${late} s of its start; ` +
-        `its last checkpoint was ${last() ?? 'none'}`;
+        `its last checkpoint was ${furthest ?? 'none'}`;
       const lines = [`deadline of ${checkpoint}: ${late} s from the start (${deadline.from})`];
       over.abort(new PolydevError('machine_boot_stalled', message, { lines }));
       return;

@@ -1,21 +1,14 @@
 /** What stays of logins that failed: how long, without what, and across the end of a controller. */
-import { randomBytes, randomUUID } from 'node:crypto';
-import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { type Logger, pino } from 'pino';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Machine, Session } from '../../protocol/api.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { type MachineId, newMachineId, type SessionId, UserId } from '../../protocol/ids.ts';
 import { codexFiles } from '../../testkit/fakes/codex.ts';
-import { FakeHost } from '../../testkit/fakes/host.ts';
+import type { FakeHost } from '../../testkit/fakes/host.ts';
 import { startTestPostgres, type TestPostgres } from '../../testkit/postgres.ts';
 import { createHostClient } from '../hosts/host-client.ts';
 import type { Services } from '../services.ts';
-import { type OpenDatabase, openDatabase } from '../store/database.ts';
-import { masterKeyFromValue } from '../vault/master-key.ts';
-import { createVault } from '../vault/vault.ts';
-import { createServices } from './services.ts';
+import { WorkflowBench, waitFor } from './testing/bench.ts';
 
 const BROKEN = new PolydevError('desktop_failed', 'no X server').toReport();
 
@@ -26,37 +19,15 @@ beforeAll(async () => {
 afterAll(() => postgres[Symbol.asyncDispose]());
 
 describe('the machine of a login that failed', () => {
+  let bench: WorkflowBench;
   let host: FakeHost;
-  let url: string;
-  let open: OpenDatabase;
-  let services: Services & AsyncDisposable;
-  const masterKey = randomBytes(32).toString('hex');
-  const log: Logger = pino({ level: 'silent' });
-
-  const serve = async () => {
-    services = await createServices({
-      db: open.db,
-      databaseUrl: url,
-      vault: await createVault(open.db, masterKeyFromValue(masterKey)),
-      hostClient: createHostClient(host.socketPath),
-      log,
-      settings: { reconcileEveryMs: 100, bootDeadlineMs: 6_000 },
-    });
-  };
+  let services: Services;
   beforeEach(async () => {
-    const socket = path.join(postgres.directory, `host-${randomUUID().slice(0, 8)}.sock`);
-    host = await FakeHost.start(socket, {
-      files: codexFiles('first'),
-      verify: { output: 'Logged in using ChatGPT\n', code: 0 },
-    });
-    url = await postgres.createDatabase();
-    open = await openDatabase({ url });
-    await serve();
+    bench = await WorkflowBench.start(postgres);
+    ({ host, services } = bench);
   });
   afterEach(async () => {
-    await services[Symbol.asyncDispose]();
-    await open[Symbol.asyncDispose]();
-    await host[Symbol.asyncDispose]();
+    await bench[Symbol.asyncDispose]();
   });
 
   const start = (user = 'ada', options: { keepFailed?: boolean; expiresInSeconds?: number } = {}) =>
@@ -68,12 +39,6 @@ describe('the machine of a login that failed', () => {
       expiresInSeconds: 60,
       ...options,
     });
-  const settled = async (id: SessionId): Promise<Session> => {
-    for await (const _ of services.logins.events(id, 0, AbortSignal.timeout(20_000)));
-    const session = await services.logins.get(id);
-    if (session === undefined) throw new Error('no session');
-    return session;
-  };
   const machineOf = async ({ browserMachineId }: Session): Promise<Machine> => {
     const machine = browserMachineId === null ? undefined : await services.machines.get(browserMachineId);
     if (machine === undefined) throw new Error('no machine');
@@ -82,14 +47,7 @@ describe('the machine of a login that failed', () => {
   const failed = async (user?: string, options?: Parameters<typeof start>[1]): Promise<Machine> => {
     host.behaviour.bootFailure = BROKEN;
     const { id } = await start(user, options);
-    return machineOf(await settled(id));
-  };
-  const waitFor = async (test: () => boolean | Promise<boolean>) => {
-    const deadline = Date.now() + 30_000;
-    while (!(await test())) {
-      if (Date.now() > deadline) throw new Error('what was waited for did not come');
-      await sleep(25);
-    }
+    return machineOf(await bench.settled(id));
   };
   const gone = async (id: MachineId) => (await services.machines.get(id))?.state === 'destroyed';
   const waiting = async (id: SessionId): Promise<Session> => {
@@ -139,10 +97,10 @@ describe('the machine of a login that failed', () => {
     const first = await start();
     await waiting(first.id);
     await services.logins.cancel(first.id);
-    expect(await machineOf(await settled(first.id))).toMatchObject({ state: 'destroyed' });
+    expect(await machineOf(await bench.settled(first.id))).toMatchObject({ state: 'destroyed' });
     const second = await start('bob');
     host.agent((await waiting(second.id)).browserMachineId as MachineId).signIn();
-    expect(await machineOf(await settled(second.id))).toMatchObject({ state: 'destroyed' });
+    expect(await machineOf(await bench.settled(second.id))).toMatchObject({ state: 'destroyed' });
   });
 
   it('holds no credential while it is kept, and keeps nobody from connecting again', async () => {
@@ -152,12 +110,12 @@ describe('the machine of a login that failed', () => {
     const agent = host.agent(session.browserMachineId as MachineId);
     // The CLI has written its files, but nobody noticed in time.
     agent.disk.set('codex', codexFiles('late'));
-    const machine = await machineOf(await settled(id));
+    const machine = await machineOf(await bench.settled(id));
     expect(machine).toMatchObject({ state: 'failed', error: { code: 'login_expired' } });
     expect(agent.disk.has('codex')).toBe(false);
     const again = await start();
     host.agent((await waiting(again.id)).browserMachineId as MachineId).signIn();
-    const done = await settled(again.id);
+    const done = await bench.settled(again.id);
     expect(done.state).toBe('completed');
     await services.machines.stop(done.cliMachineId as MachineId);
     host.agent(done.cliMachineId as MachineId).disk.delete('codex');
@@ -170,7 +128,7 @@ describe('the machine of a login that failed', () => {
     host.behaviour.deleteFailure = true;
     const { id } = await start('ada', { expiresInSeconds: 5 });
     await waiting(id);
-    expect(await machineOf(await settled(id))).toMatchObject({ state: 'destroyed' });
+    expect(await machineOf(await bench.settled(id))).toMatchObject({ state: 'destroyed' });
   });
 
   it('is removed when newer ones fill the bound', async () => {
@@ -186,8 +144,9 @@ describe('the machine of a login that failed', () => {
   it('keeps its time when the controller starts again, and goes then', async () => {
     await services.operation.changeSettings({ failedGraceSeconds: 15 });
     const machine = await failed();
-    await services[Symbol.asyncDispose]();
-    await serve();
+    await bench.leave();
+    await bench.serve();
+    ({ services } = bench);
     expect(await services.machines.get(machine.id)).toEqual(machine);
     await waitFor(() => gone(machine.id));
     expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(machine.removeAt ?? ''));
@@ -208,8 +167,9 @@ describe('the machine of a login that failed', () => {
     await waitFor(async () => (await seen()).length === 1);
     const [before] = await seen();
     expect(before).toMatchObject({ id, hostId: 'local' });
-    await services[Symbol.asyncDispose]();
-    await serve();
+    await bench.leave();
+    await bench.serve();
+    ({ services } = bench);
     expect(await seen()).toEqual([before]);
     expect(host.ids).toEqual([id]);
     await services.operation.changeSettings({ orphanGraceSeconds: 0 });
@@ -232,7 +192,7 @@ describe('the machine of a login that failed', () => {
     });
     expect((await start('bob')).state).toBe('queued');
     await services.logins.cancel(id);
-    await settled(id);
+    await bench.settled(id);
     await services.operation.changeSettings({ machinesPerPerson: 10, diskMiBPerPerson: 1024 });
     await expect(start()).rejects.toThrow('the disks of the machines of ada');
   });

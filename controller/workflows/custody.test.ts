@@ -1,26 +1,13 @@
-import { randomBytes, randomUUID } from 'node:crypto';
-import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import {
-  type CredentialId,
-  type MachineId,
-  newMachineId,
-  type SessionId,
-  UserId,
-} from '../../protocol/ids.ts';
+import { type CredentialId, type MachineId, newMachineId, UserId } from '../../protocol/ids.ts';
 import { codexFiles } from '../../testkit/fakes/codex.ts';
-import { FakeHost } from '../../testkit/fakes/host.ts';
+import type { FakeHost } from '../../testkit/fakes/host.ts';
 import { startTestPostgres, type TestPostgres } from '../../testkit/postgres.ts';
-import { createHostClient } from '../hosts/host-client.ts';
 import type { Services } from '../services.ts';
-import { type OpenDatabase, openDatabase } from '../store/database.ts';
+import type { OpenDatabase } from '../store/database.ts';
 import { requestMachine } from '../store/machines.ts';
-import { masterKeyFromValue } from '../vault/master-key.ts';
-import { createVault } from '../vault/vault.ts';
 import { DEFAULT_SETTINGS } from './context.ts';
-import { createServices } from './services.ts';
+import { WorkflowBench, waitFor } from './testing/bench.ts';
 
 const USER = UserId.parse('ada');
 
@@ -31,31 +18,17 @@ beforeAll(async () => {
 afterAll(() => postgres[Symbol.asyncDispose]());
 
 describe('a stored credential', () => {
+  let bench: WorkflowBench;
   let host: FakeHost;
   let open: OpenDatabase;
-  let services: Services & AsyncDisposable;
+  let services: Services;
 
   beforeEach(async () => {
-    const socket = path.join(postgres.directory, `host-${randomUUID().slice(0, 8)}.sock`);
-    host = await FakeHost.start(socket, {
-      files: codexFiles('first'),
-      verify: { output: 'Logged in using ChatGPT\n', code: 0 },
-    });
-    const url = await postgres.createDatabase();
-    open = await openDatabase({ url });
-    services = await createServices({
-      db: open.db,
-      databaseUrl: url,
-      vault: await createVault(open.db, masterKeyFromValue(randomBytes(32).toString('hex'))),
-      hostClient: createHostClient(socket),
-      log: pino({ level: 'silent' }),
-      settings: { reconcileEveryMs: 100, bootDeadlineMs: 6_000 },
-    });
+    bench = await WorkflowBench.start(postgres);
+    ({ host, open, services } = bench);
   });
   afterEach(async () => {
-    await services[Symbol.asyncDispose]();
-    await open[Symbol.asyncDispose]();
-    await host[Symbol.asyncDispose]();
+    await bench[Symbol.asyncDispose]();
   });
 
   /** Starts a login and gives it when the person may sign in. */
@@ -70,16 +43,10 @@ describe('a stored credential', () => {
     if (browserMachineId == null) throw new Error('no browser machine');
     return { id, browser: browserMachineId };
   };
-  const settled = async (id: SessionId) => {
-    for await (const _ of services.logins.events(id, 0, AbortSignal.timeout(20_000)));
-    const session = await services.logins.get(id);
-    if (session === undefined) throw new Error('no session');
-    return session;
-  };
   const logIn = async (): Promise<{ machine: MachineId; credential: CredentialId }> => {
     const { id, browser } = await begin();
     host.agent(browser).signIn();
-    const { error, cliMachineId, credentialId } = await settled(id);
+    const { error, cliMachineId, credentialId } = await bench.settled(id);
     expect(error).toBeNull();
     if (cliMachineId === null || credentialId === null) throw new Error('nothing was installed');
     return { machine: cliMachineId, credential: credentialId };
@@ -88,10 +55,6 @@ describe('a stored credential', () => {
   const inHome = (id: MachineId) => {
     const [file] = host.agent(id).disk.get('codex') ?? [];
     return Buffer.from(file?.contentBase64 ?? '', 'base64').toString();
-  };
-  const waitFor = async (test: () => boolean | Promise<boolean>) => {
-    for (let turn = 0; turn < 400 && !(await test()); turn++) await sleep(25);
-    expect(await test()).toBe(true);
   };
 
   it('comes back when the machine that should have it is started without it', async () => {
@@ -147,7 +110,7 @@ describe('a stored credential', () => {
     await hold.reached;
     host.kill(machine);
     hold.release();
-    expect(await settled(id)).toMatchObject({ state: 'failed' });
+    expect(await bench.settled(id)).toMatchObject({ state: 'failed' });
     await waitFor(async () => (await services.machines.get(machine))?.state === 'stopped');
     host.agent(machine).disk.set('codex', codexFiles('first'));
     expect(await services.credentials.get(credential)).toMatchObject({ version: 2 });
@@ -163,7 +126,7 @@ describe('a stored credential', () => {
     await services.machines.start(machine);
     expect(inHome(machine)).toBe('');
     await services.logins.cancel(id);
-    await settled(id);
+    await bench.settled(id);
     await services.machines.stop(machine);
     await services.machines.start(machine);
     expect(inHome(machine)).toContain('first');
@@ -189,7 +152,7 @@ describe('a stored credential', () => {
     await expect(services.credentials.remove(credential)).rejects.toMatchObject({ code: 'conflict' });
     expect(inHome(machine)).toContain('first');
     await services.logins.cancel(id);
-    await settled(id);
+    await bench.settled(id);
     await services.credentials.remove(credential);
     expect(inHome(machine)).toBe('');
   });

@@ -14,7 +14,7 @@ const FLOOR = 0.25;
 /** The most, as a multiple of it. */
 const CEILING = 4;
 /** Never more than this: the reconciler takes a start of 600 s for given up, ms. Chromium in an emulated machine was seen to need 280 s at a load of 12. */
-const LONGEST_MS = 580_000;
+export const LONGEST_BOOT_MS = 580_000;
 /** A host on which more than this many processes wait for each processor is not waited for in proportion. */
 const MOST_LOAD = 4;
 
@@ -52,7 +52,7 @@ const short = (value: number): string => String(Number(value.toFixed(1)));
 /** max(floor, 4 × p95) × load, at most the ceiling; the usual time × load while too little was measured. */
 export function deadlineOf(rules: DeadlineRules, checkpoint: Checkpoint, load: Load | undefined): Deadline {
   const usual = rules.usualMs * rules.slowdown;
-  const [floor, ceiling] = [usual * FLOOR, Math.min(LONGEST_MS, usual * CEILING)];
+  const [floor, ceiling] = [usual * FLOOR, Math.min(LONGEST_BOOT_MS, usual * CEILING)];
   const measured = rules.measured.get(checkpoint);
   const known = measured !== undefined && measured.boots >= ENOUGH;
   const base = known ? Math.max(floor, ROOM * measured.p95Ms) : usual;

@@ -1,6 +1,4 @@
-import { randomBytes, randomUUID } from 'node:crypto';
-import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { randomUUID } from 'node:crypto';
 import { type Logger, pino } from 'pino';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Session } from '../../protocol/api.ts';
@@ -8,15 +6,12 @@ import { PolydevError } from '../../protocol/errors.ts';
 import { type SessionId, UserId } from '../../protocol/ids.ts';
 import type { SessionState } from '../../protocol/lifecycles.ts';
 import { codexFiles } from '../../testkit/fakes/codex.ts';
-import { FakeHost, type Point } from '../../testkit/fakes/host.ts';
+import type { FakeHost, Point } from '../../testkit/fakes/host.ts';
 import { searchDatabase, startTestPostgres, type TestPostgres } from '../../testkit/postgres.ts';
 import { createHostClient } from '../hosts/host-client.ts';
 import type { Services } from '../services.ts';
-import { type OpenDatabase, openDatabase } from '../store/database.ts';
-import { masterKeyFromValue } from '../vault/master-key.ts';
-import { createVault } from '../vault/vault.ts';
 import { pruneWorkflows } from './engine.ts';
-import { createServices } from './services.ts';
+import { WorkflowBench, waitFor } from './testing/bench.ts';
 
 const USER = UserId.parse('ada');
 
@@ -27,10 +22,9 @@ beforeAll(async () => {
 afterAll(() => postgres[Symbol.asyncDispose]());
 
 describe('a login session', () => {
+  let bench: WorkflowBench;
   let host: FakeHost;
-  let url: string;
-  let open: OpenDatabase;
-  let services: Services & AsyncDisposable;
+  let services: Services;
   let canary: string;
   let logged: string;
   let log: Logger;
@@ -39,26 +33,11 @@ describe('a login session', () => {
     canary = `canary${randomUUID().replaceAll('-', '')}`;
     logged = '';
     log = pino({ level: 'trace' }, { write: (line: string) => (logged += line) });
-    const socket = path.join(postgres.directory, `host-${randomUUID().slice(0, 8)}.sock`);
-    host = await FakeHost.start(socket, {
-      files: codexFiles(canary),
-      verify: { output: 'Logged in using ChatGPT\n', code: 0 },
-    });
-    url = await postgres.createDatabase();
-    open = await openDatabase({ url });
-    services = await createServices({
-      db: open.db,
-      databaseUrl: url,
-      vault: await createVault(open.db, masterKeyFromValue(randomBytes(32).toString('hex'))),
-      hostClient: createHostClient(socket),
-      log,
-      settings: { reconcileEveryMs: 100, bootDeadlineMs: 6_000 },
-    });
+    bench = await WorkflowBench.start(postgres, { canary, log });
+    ({ host, services } = bench);
   });
   afterEach(async () => {
-    await services[Symbol.asyncDispose]();
-    await open[Symbol.asyncDispose]();
-    await host[Symbol.asyncDispose]();
+    await bench[Symbol.asyncDispose]();
   });
 
   const start = (options: { realm?: 'test' | 'internet'; expiresInSeconds?: number } = {}) =>
@@ -85,12 +64,6 @@ describe('a login session', () => {
     throw new Error(`never ${state}, but ${names.join(' ')}: ${JSON.stringify((await read(id)).error)}`);
   };
   /** Follows the events to their end: the session has ended and its machine is gone. */
-  const settled = async (id: SessionId): Promise<Session> => {
-    const signal = AbortSignal.timeout(20_000);
-    for await (const _ of services.logins.events(id, 0, signal));
-    if (signal.aborted) throw new Error(`not settled: ${JSON.stringify(await read(id))}`);
-    return read(id);
-  };
   const browserOf = (session: Session) => {
     if (session.browserMachineId === null) throw new Error('no browser machine');
     return session.browserMachineId;
@@ -114,7 +87,7 @@ describe('a login session', () => {
     desktop.destroy();
     agent.signIn();
 
-    const done = await settled(id);
+    const done = await bench.settled(id);
     expect(done.error).toBeNull();
     expect(done.state).toBe('completed');
     expect(done.verification).toBe('Logged in using ChatGPT');
@@ -160,25 +133,25 @@ describe('a login session', () => {
     const [file] = host.agent(cli.id).disk.get('codex') ?? [];
     expect(Buffer.from(file?.contentBase64 ?? '', 'base64').toString()).toContain(canary);
 
-    expect(await searchDatabase(url, canary)).toEqual([]);
+    expect(await searchDatabase(bench.url, canary)).toEqual([]);
     expect(
-      await searchDatabase(url, Buffer.from(`refresh-${canary}`).toString('base64').slice(4, 40)),
+      await searchDatabase(bench.url, Buffer.from(`refresh-${canary}`).toString('base64').slice(4, 40)),
     ).toEqual([]);
     expect(logged).not.toContain(canary);
     // The search itself works: something that is there is found.
-    expect(await searchDatabase(url, 'acct-ada')).toEqual(['polydev.credentials.facts']);
+    expect(await searchDatabase(bench.url, 'acct-ada')).toEqual(['polydev.credentials.facts']);
   });
 
   it('uses the same CLI machine again, starting it when it was stopped, and raises the version', async () => {
     const first = await start();
     host.agent(browserOf(await until(first.id, 'waiting_for_person'))).signIn();
-    const { cliMachineId, credentialId } = await settled(first.id);
+    const { cliMachineId, credentialId } = await bench.settled(first.id);
     if (cliMachineId === null || credentialId === null) throw new Error('nothing was installed');
     expect((await services.machines.stop(cliMachineId)).state).toBe('stopped');
 
     const second = await start();
     host.agent(browserOf(await until(second.id, 'waiting_for_person'))).signIn();
-    const done = await settled(second.id);
+    const done = await bench.settled(second.id);
     expect(done).toMatchObject({ state: 'completed', cliMachineId, credentialId });
     expect(await services.credentials.get(credentialId)).toMatchObject({ version: 2 });
     expect((await services.machines.get(cliMachineId))?.state).toBe('ready');
@@ -193,7 +166,7 @@ describe('a login session', () => {
   it('starts the CLI machine again that its host had stopped', async () => {
     const first = await start();
     host.agent(browserOf(await until(first.id, 'waiting_for_person'))).signIn();
-    const { cliMachineId } = await settled(first.id);
+    const { cliMachineId } = await bench.settled(first.id);
     if (cliMachineId === null) throw new Error('no CLI machine');
     const second = await start();
     const waiting = await until(second.id, 'waiting_for_person');
@@ -202,7 +175,7 @@ describe('a login session', () => {
     await hold.reached;
     await createHostClient(host.socketPath).stop(cliMachineId);
     hold.release();
-    const done = await settled(second.id);
+    const done = await bench.settled(second.id);
     expect(done).toMatchObject({ state: 'completed', cliMachineId, error: null });
   });
 
@@ -212,7 +185,7 @@ describe('a login session', () => {
     for (const { id } of [inTest, outside]) {
       host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
     }
-    const [one, other] = [await settled(inTest.id), await settled(outside.id)];
+    const [one, other] = [await bench.settled(inTest.id), await bench.settled(outside.id)];
     expect(one.state).toBe('completed');
     expect(other.state).toBe('completed');
     expect(one.cliMachineId).not.toBe(other.cliMachineId);
@@ -223,10 +196,10 @@ describe('a login session', () => {
     const { id } = await start();
     await expect(start()).rejects.toMatchObject({ code: 'login_in_progress' });
     await services.logins.cancel(id);
-    await settled(id);
+    await bench.settled(id);
     const again = await start();
     await services.logins.cancel(again.id);
-    await settled(again.id);
+    await bench.settled(again.id);
   });
 
   const CANCEL_POINTS: readonly (readonly [SessionState, Point])[] = [
@@ -252,7 +225,7 @@ describe('a login session', () => {
       expect((await read(id)).state).toBe(state);
       const answer = await services.logins.cancel(id);
       expect(answer).toMatchObject({ state: 'cancelled', error: { code: 'login_cancelled' }, actions: [] });
-      const done = await settled(id);
+      const done = await bench.settled(id);
       late?.release();
       expect(done.state).toBe('cancelled');
       // A start that the host was in the middle of is found and undone.
@@ -282,7 +255,7 @@ describe('a login session', () => {
     expect((await services.machines.get(browserOf(waiting)))?.state).toBe('destroyed');
     expect((await read(id)).state).toBe('installing');
     install.release();
-    expect(await settled(id)).toMatchObject({ state: 'completed', error: null });
+    expect(await bench.settled(id)).toMatchObject({ state: 'completed', error: null });
   });
 
   it('lets the CLI machine start in peace when it is cancelled in its boot', async () => {
@@ -292,7 +265,7 @@ describe('a login session', () => {
     host.agent(browserOf(waiting)).signIn();
     await hold.reached;
     await services.logins.cancel(id);
-    const { cliMachineId } = await settled(id);
+    const { cliMachineId } = await bench.settled(id);
     if (cliMachineId === null) throw new Error('no CLI machine');
     hold.release();
     await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'ready');
@@ -307,9 +280,9 @@ describe('a login session', () => {
     it(`shows no login page that is not the provider’s: ${url.slice(0, 40)} (${url.length})`, async () => {
       host.behaviour.loginUrl = url;
       const { id } = await start();
-      const done = await settled(id);
+      const done = await bench.settled(id);
       expect(done).toMatchObject({ state: 'failed', error: { code: 'login_no_url' }, loginUrl: null });
-      expect(JSON.stringify(done)).not.toContain(url);
+      expect(JSON.stringify(done)).not.toContain(bench.url);
       await expectBrowserGone(done);
     });
   }
@@ -318,7 +291,7 @@ describe('a login session', () => {
     const { id } = await start();
     await until(id, 'waiting_for_person');
     await services.logins.cancel(id);
-    const done = await settled(id);
+    const done = await bench.settled(id);
     expect(done).toMatchObject({ state: 'cancelled', error: { code: 'login_cancelled', fault: 'user' } });
     await expectBrowserGone(done);
   });
@@ -326,7 +299,7 @@ describe('a login session', () => {
   it('expires when the person never comes', async () => {
     const { id } = await start({ expiresInSeconds: 5 });
     await until(id, 'waiting_for_person');
-    const done = await settled(id);
+    const done = await bench.settled(id);
     expect(done).toMatchObject({ state: 'expired', error: { code: 'login_expired' } });
     await expectBrowserGone(done);
   });
@@ -335,7 +308,7 @@ describe('a login session', () => {
     it(`fails by name when the agent reports ${code}`, async () => {
       const { id } = await start();
       host.agent(browserOf(await until(id, 'waiting_for_person'))).failLogin(code);
-      const done = await settled(id);
+      const done = await bench.settled(id);
       expect(done).toMatchObject({ state: 'failed', error: { code } });
       await expectBrowserGone(done);
       expect(await services.machines.evidence(browserOf(done))).toHaveLength(1);
@@ -346,10 +319,10 @@ describe('a login session', () => {
     host.behaviour.files = codexFiles(canary, { incomplete: true });
     const { id } = await start();
     host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
-    const done = await settled(id);
+    const done = await bench.settled(id);
     expect(done).toMatchObject({ state: 'failed', error: { code: 'credential_incomplete' } });
     expect(await services.credentials.list({})).toEqual([]);
-    expect(await searchDatabase(url, canary)).toEqual([]);
+    expect(await searchDatabase(bench.url, canary)).toEqual([]);
     await expectBrowserGone(done);
   });
 
@@ -357,16 +330,16 @@ describe('a login session', () => {
     host.behaviour.verify = { output: `Not logged in: refresh-${canary}\n`, code: 1 };
     const { id } = await start();
     host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
-    const done = await settled(id);
+    const done = await bench.settled(id);
     expect(done).toMatchObject({ state: 'failed', error: { code: 'credential_verify_failed' } });
-    expect(await searchDatabase(url, canary)).toEqual([]);
+    expect(await searchDatabase(bench.url, canary)).toEqual([]);
     expect(logged).not.toContain(canary);
   });
 
   it('fails at once when the host refuses the machine', async () => {
     host.behaviour.putFailure = new PolydevError('image_missing', 'no image').toReport();
     const { id } = await start();
-    const done = await settled(id);
+    const done = await bench.settled(id);
     expect(done).toMatchObject({ state: 'failed', error: { code: 'image_missing' } });
     await expectBrowserGone(done);
   });
@@ -374,7 +347,7 @@ describe('a login session', () => {
   it('fails at once when the agent says that the boot cannot go on', async () => {
     host.behaviour.bootFailure = new PolydevError('desktop_failed', 'Xvnc ended').toReport();
     const { id } = await start();
-    const done = await settled(id);
+    const done = await bench.settled(id);
     expect(done).toMatchObject({ state: 'failed', error: { code: 'desktop_failed', message: 'Xvnc ended' } });
     expect(await services.machines.get(browserOf(done))).toMatchObject({
       state: 'destroyed',
@@ -385,7 +358,7 @@ describe('a login session', () => {
   it('names the last checkpoint of a boot that stalls', async () => {
     host.behaviour.stallAfter = 'desktop';
     const { id } = await start();
-    const done = await settled(id);
+    const done = await bench.settled(id);
     expect(done.error).toMatchObject({ code: 'machine_boot_stalled' });
     expect(done.error?.lines).toEqual([
       'deadline of browser: 6 s from the start (6 s, the usual time: 0 boots were measured, and 5 are needed)',
@@ -400,7 +373,7 @@ describe('a login session', () => {
     await hold.reached;
     host.kill(browserOf(await read(id)));
     hold.release();
-    const done = await settled(id);
+    const done = await bench.settled(id);
     expect(done).toMatchObject({ state: 'failed', error: { code: 'machine_exited' } });
     expect(done.error?.message).toContain('out of memory');
     await expectBrowserGone(done);
@@ -409,7 +382,7 @@ describe('a login session', () => {
   it('notices that the machine died while the person signs in', async () => {
     const { id } = await start();
     host.kill(browserOf(await until(id, 'waiting_for_person')));
-    const done = await settled(id);
+    const done = await bench.settled(id);
     expect(done).toMatchObject({ state: 'failed', error: { code: 'machine_exited' } });
     await expectBrowserGone(done);
   });
@@ -417,7 +390,7 @@ describe('a login session', () => {
   it('forgets the workflows of what is over, and none of what goes on', async () => {
     const done = await start();
     host.agent(browserOf(await until(done.id, 'waiting_for_person'))).signIn();
-    await settled(done.id);
+    await bench.settled(done.id);
     const running = await start();
     const waiting = await until(running.id, 'waiting_for_person');
     const soon = new Date(Date.now() + 60_000);
@@ -426,7 +399,7 @@ describe('a login session', () => {
     expect(await pruneWorkflows(soon, signal, 1)).toBe(1);
     expect(await pruneWorkflows(soon, signal)).toBe(0);
     host.agent(browserOf(waiting)).signIn();
-    expect((await settled(running.id)).state).toBe('completed');
+    expect((await bench.settled(running.id)).state).toBe('completed');
   });
 
   it('notices that the CLI machine died while the credential is installed', async () => {
@@ -439,7 +412,7 @@ describe('a login session', () => {
     if (cliMachineId === null) throw new Error('no CLI machine');
     host.kill(cliMachineId);
     hold.release();
-    const done = await settled(id);
+    const done = await bench.settled(id);
     expect(done).toMatchObject({ state: 'failed', error: { code: 'machine_exited' } });
     await expectBrowserGone(done);
     await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'stopped');
@@ -450,7 +423,7 @@ describe('a login session', () => {
   it('destroys what the host runs for nobody and names what the host lost', async () => {
     const { id } = await start();
     host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
-    const { cliMachineId } = await settled(id);
+    const { cliMachineId } = await bench.settled(id);
     if (cliMachineId === null) throw new Error('no CLI machine');
     const limits = { cpus: 1, memoryMiB: 64, pids: 32 };
     const stray = { kind: 'browser', realm: 'test', limits, display: { width: 800, height: 600 } } as const;
@@ -467,7 +440,7 @@ describe('a login session', () => {
   it('lets no CLI machine run on that did not start, and keeps its disk', async () => {
     const { id } = await start();
     host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
-    const { cliMachineId } = await settled(id);
+    const { cliMachineId } = await bench.settled(id);
     if (cliMachineId === null) throw new Error('no CLI machine');
     await services.machines.stop(cliMachineId);
     host.behaviour.bootFailure = new PolydevError('image_verification_failed', 'no CLI').toReport();
@@ -499,7 +472,7 @@ describe('a login session', () => {
   it('keeps a CLI machine that ended by itself, to be started again', async () => {
     const { id } = await start();
     host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
-    const { cliMachineId } = await settled(id);
+    const { cliMachineId } = await bench.settled(id);
     if (cliMachineId === null) throw new Error('no CLI machine');
     host.kill(cliMachineId);
     await waitFor(async () => (await services.machines.get(cliMachineId))?.state === 'stopped');
@@ -511,7 +484,7 @@ describe('a login session', () => {
   it('offers terminals and commands in the CLI machine', async () => {
     const { id } = await start();
     host.agent(browserOf(await until(id, 'waiting_for_person'))).signIn();
-    const { cliMachineId } = await settled(id);
+    const { cliMachineId } = await bench.settled(id);
     if (cliMachineId === null) throw new Error('no CLI machine');
     await services.machines.stop(cliMachineId);
     const terminal = await services.machines.terminal(cliMachineId, { cols: 80, rows: 24 });
@@ -534,10 +507,3 @@ describe('a login session', () => {
 });
 
 /** Polls what no event announces; fails after ten seconds. */
-async function waitFor(test: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 10_000;
-  while (!(await test())) {
-    if (Date.now() > deadline) throw new Error('what was waited for did not come');
-    await sleep(25);
-  }
-}

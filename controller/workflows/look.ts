@@ -1,4 +1,5 @@
 /** One look at a machine that is ready: does its agent answer, and does its host see anything? Knows no database. */
+import type { GuestNetwork } from '../../protocol/agent.ts';
 import type { Diagnosis } from '../../protocol/diagnoses.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { AgentClient } from '../hosts/agent-client.ts';
@@ -24,24 +25,30 @@ const ATTEMPTS = 2;
 
 /** @throws host_unreachable and what else the host names: then nothing is known of the machine */
 export async function lookAt({ host, agent, patience, signal }: MachineToLookAt): Promise<Sight> {
-  const { error, agentVersion } = await askAgent(agent, Math.round(ANSWER_MS * patience), signal);
+  const { error, agentVersion, guestNetwork } = await askAgent(
+    agent,
+    Math.round(ANSWER_MS * patience),
+    signal,
+  );
   // The agent names what is wrong with its desktop in its log.
   if (error !== null && error.code !== 'machine_unreachable') await keepLog(host, agent, signal);
-  const question = { error: error?.toReport() ?? null, agentVersion };
+  const question = { error: error?.toReport() ?? null, agentVersion, guestNetwork };
   return { diagnosis: await host.look(agent.machineId, question, signal), agentVersion };
 }
 
-async function askAgent(
-  agent: AgentClient,
-  answerMs: number,
-  signal: AbortSignal,
-): Promise<{ error: PolydevError | null; agentVersion: string | null }> {
+interface Answer {
+  readonly error: PolydevError | null;
+  readonly agentVersion: string | null;
+  readonly guestNetwork: GuestNetwork | null;
+}
+
+async function askAgent(agent: AgentClient, answerMs: number, signal: AbortSignal): Promise<Answer> {
   for (let attempt = 1; ; attempt++) {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(answerMs)]);
     try {
-      const { version, failure } = await agent.health(limit);
+      const { version, failure, network = null } = await agent.health(limit);
       const error = failure === null ? null : PolydevError.fromReport({ error: failure });
-      return { error, agentVersion: version };
+      return { error, agentVersion: version, guestNetwork: network };
     } catch (thrown) {
       if (signal.aborted) throw signal.reason;
       const late = limit.aborted;
@@ -53,7 +60,8 @@ async function askAgent(
       const said = late
         ? `the agent did not answer ${attempt} times within ${answerMs / 1000} s`
         : `the agent did not answer ${attempt} times: ${error.message}`;
-      return { error: certain ? error : new PolydevError('machine_unreachable', said), agentVersion: null };
+      const named = certain ? error : new PolydevError('machine_unreachable', said);
+      return { error: named, agentVersion: null, guestNetwork: null };
     }
   }
 }

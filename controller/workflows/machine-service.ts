@@ -11,12 +11,13 @@ import { getMachine, listMachines, toMachine, touchMachine } from '../store/mach
 import { getSession } from '../store/sessions.ts';
 import type { MachineRow } from '../store/tables.ts';
 import { agentOf, type Context } from './context.ts';
+import { LONGEST_BOOT_MS } from './deadlines.ts';
 import type { MachineFlow, MachineFlows } from './machine-flows.ts';
 import { readMachine } from './machine-steps.ts';
 import { unwrap } from './result.ts';
 
-/** Longer than a boot, a stop and a destroy may take by their own deadlines. */
-const FLOW_DEADLINE_MS = 300_000;
+/** Longer than any of them takes by its own deadlines: a boot, or a stop of an emulated guest and what is taken back afterwards. */
+const FLOW_DEADLINE_MS = LONGEST_BOOT_MS + 120_000;
 
 /** Runs a machine's workflow to its end. */
 export async function runMachineFlow(flow: MachineFlow, name: string, id: MachineId): Promise<void> {

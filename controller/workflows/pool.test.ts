@@ -1,22 +1,15 @@
 /** Warm machines: nobody's until they are claimed, checked then, and replaced when they are gone, broken or too many. */
-import { randomBytes, randomUUID } from 'node:crypto';
-import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { Machine } from '../../protocol/api.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { ImageId, type MachineId, type SessionId, UserId } from '../../protocol/ids.ts';
-import { codexFiles } from '../../testkit/fakes/codex.ts';
-import { FakeHost } from '../../testkit/fakes/host.ts';
+import type { FakeHost } from '../../testkit/fakes/host.ts';
 import { startTestPostgres, type TestPostgres } from '../../testkit/postgres.ts';
 import { createAgentClient } from '../hosts/agent-client.ts';
 import { createHostClient } from '../hosts/host-client.ts';
 import type { Services } from '../services.ts';
-import { type OpenDatabase, openDatabase } from '../store/database.ts';
-import { masterKeyFromValue } from '../vault/master-key.ts';
-import { createVault, type Vault } from '../vault/vault.ts';
-import { createServices } from './services.ts';
+import { WorkflowBench, waitFor } from './testing/bench.ts';
 
 let postgres: TestPostgres;
 beforeAll(async () => {
@@ -25,47 +18,20 @@ beforeAll(async () => {
 afterAll(() => postgres[Symbol.asyncDispose]());
 
 describe('the pool of warm machines', () => {
+  let bench: WorkflowBench;
   let host: FakeHost;
-  let url: string;
-  let open: OpenDatabase;
-  let vault: Vault;
-  let services: Services & AsyncDisposable;
-  const masterKey = randomBytes(32).toString('hex');
+  let services: Services;
 
-  const serve = async () => {
-    vault = await createVault(open.db, masterKeyFromValue(masterKey));
-    services = await createServices({
-      db: open.db,
-      databaseUrl: url,
-      vault,
-      hostClient: createHostClient(host.socketPath),
-      log: pino({ level: 'silent' }),
-      settings: { reconcileEveryMs: 100, bootDeadlineMs: 6_000, operator: { warmRefillSeconds: 0 } },
-    });
-  };
   beforeEach(async () => {
-    const socket = path.join(postgres.directory, `host-${randomUUID().slice(0, 8)}.sock`);
-    host = await FakeHost.start(socket, {
-      files: codexFiles('first'),
-      verify: { output: 'Logged in using ChatGPT\n', code: 0 },
+    bench = await WorkflowBench.start(postgres, {
+      settings: { operator: { warmRefillSeconds: 0 } },
     });
-    url = await postgres.createDatabase();
-    open = await openDatabase({ url });
-    await serve();
+    ({ host, services } = bench);
   });
   afterEach(async () => {
-    await services[Symbol.asyncDispose]();
-    await open[Symbol.asyncDispose]();
-    await host[Symbol.asyncDispose]();
+    await bench[Symbol.asyncDispose]();
   });
 
-  const waitFor = async (test: () => boolean | Promise<boolean>) => {
-    const deadline = Date.now() + 30_000;
-    while (!(await test())) {
-      if (Date.now() > deadline) throw new Error('what was waited for did not come');
-      await sleep(25);
-    }
-  };
   const warm = async (): Promise<Machine[]> =>
     (await services.machines.list({})).filter(({ pooled, state }) => pooled && state === 'ready');
   /** Waits for so many, and gives their ids. */
@@ -95,7 +61,7 @@ describe('the pool of warm machines', () => {
     await services.operation.changeSettings({ warmTestMachines: 1 });
     const [first] = (await filled(1)) as [MachineId];
     expect(await services.machines.get(first)).toMatchObject({ userId: 'polydev:pool', sessionId: null });
-    const { token } = vault.deriveMachineToken(first);
+    const { token } = bench.vault.deriveMachineToken(first);
     const agent = createAgentClient(createHostClient(host.socketPath), first, token);
     await expect(agent.health()).rejects.toMatchObject({ code: 'agent_unauthorized' });
     const id = await start();
@@ -139,9 +105,10 @@ describe('the pool of warm machines', () => {
     const hold = host.hold('woke');
     const id = await start();
     await hold.reached;
-    await services[Symbol.asyncDispose]();
+    await bench.leave();
     hold.release();
-    await serve();
+    await bench.serve();
+    ({ services } = bench);
     const machine = await machineOf(id);
     host.agent(machine.id).signIn();
     for await (const _ of services.logins.events(id, 0, AbortSignal.timeout(30_000)));

@@ -53,8 +53,9 @@ describe('a controller that is killed with SIGKILL', () => {
     id: SessionId,
     what: string,
     test: (row: SessionRow) => boolean,
+    patienceMs = 30_000,
   ): Promise<SessionRow> => {
-    const deadline = Date.now() + 30_000;
+    const deadline = Date.now() + patienceMs;
     for (;;) {
       const row = await getSession(open.db, id);
       if (row !== undefined && test(row)) return row;
@@ -189,6 +190,29 @@ describe('a controller that is killed with SIGKILL', () => {
       error: { code: 'controller_restarted' },
     });
     expect(host.ids).toEqual([]);
+  });
+
+  it('notices by itself, now and then, that a workflow has died beside its session', {
+    timeout: 150_000,
+  }, async () => {
+    const first = await startOne();
+    const id = await first.login('ada');
+    await untilState(id, 'waiting_for_person');
+    const other = await first.login('bob');
+    const waiting = await untilState(other, 'waiting_for_person');
+    const client = new pg.Client({ connectionString: options.databaseUrl });
+    await client.connect();
+    await client.query(`UPDATE dbos.workflow_status SET status = 'ERROR' WHERE workflow_uuid = $1`, [
+      `login-${id}`,
+    ]);
+    await client.end();
+    // It looks every half minute.
+    const ended = await until(id, 'cleaned', (row) => row.cleanedAt !== null, 90_000);
+    expect(ended).toMatchObject({ state: 'failed', error: { code: 'controller_restarted' } });
+    // Nobody else's is touched.
+    signIn(waiting);
+    expect(await untilCleaned(other)).toMatchObject({ state: 'completed', error: null });
+    expect(host.ids).toEqual([waiting.cliMachineId ?? (await getSession(open.db, other))?.cliMachineId]);
   });
 
   it('also goes on after it was stopped in order', async () => {

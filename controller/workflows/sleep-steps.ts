@@ -9,7 +9,7 @@ import { agentOf, type Context, readOperatorSettings } from './context.ts';
 import { reach, readMachine } from './machine-steps.ts';
 import { restoreCredentials } from './restore.ts';
 import { withRetries } from './retries.ts';
-import { endedError } from './watch.ts';
+import { endedError, whileItRuns } from './watch.ts';
 
 /** Puts a ready machine to sleep. It runs on, with the reason on it, when that fails. */
 export async function hibernateMachine(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
@@ -106,9 +106,11 @@ export async function resumeMachine(
   if (state !== 'resuming') return state === 'ready' || state === 'stopped' ? state : 'other';
   try {
     const resumed = await withRetries(signal, () => context.host.resume(id, signal), ['host_unreachable']);
-    await withRetries(signal, () => wake(agentOf(context, id), signal), ['machine_unreachable']);
-    // The vault may have got a newer version while it slept.
-    const lacks = await restoreCredentials(context, row, signal);
+    const lacks = await whileItRuns(context, id, signal, async (limit) => {
+      await withRetries(limit, () => wake(agentOf(context, id), limit), ['machine_unreachable']);
+      // The vault may have got a newer version while it slept.
+      return restoreCredentials(context, row, limit);
+    });
     await reach(context, id, 'ready', { error: lacks?.toReport() ?? null, address: resumed.address });
     return 'ready';
   } catch (thrown) {

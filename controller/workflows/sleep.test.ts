@@ -1,24 +1,18 @@
 /** Machines that hibernate: when, what wakes them, and what becomes of one that cannot go on. */
-import { randomBytes, randomUUID } from 'node:crypto';
-import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { PolydevError } from '../../protocol/errors.ts';
 import { type MachineId, newMachineId, UserId } from '../../protocol/ids.ts';
 import type { MachineState } from '../../protocol/lifecycles.ts';
-import { codexFiles } from '../../testkit/fakes/codex.ts';
-import { FakeHost } from '../../testkit/fakes/host.ts';
+import type { FakeHost } from '../../testkit/fakes/host.ts';
 import { startTestPostgres, type TestPostgres } from '../../testkit/postgres.ts';
 import { createHostClient } from '../hosts/host-client.ts';
 import type { Services } from '../services.ts';
-import { type OpenDatabase, openDatabase } from '../store/database.ts';
+import type { OpenDatabase } from '../store/database.ts';
 import { requestMachine } from '../store/machines.ts';
 import { readMachineEvents } from '../store/timeline.ts';
-import { masterKeyFromValue } from '../vault/master-key.ts';
-import { createVault } from '../vault/vault.ts';
 import { DEFAULT_SETTINGS } from './context.ts';
-import { createServices } from './services.ts';
+import { WorkflowBench } from './testing/bench.ts';
 
 const LOST = new PolydevError('machine_resume_failed', 'its memory is gone').toReport();
 
@@ -29,32 +23,15 @@ beforeAll(async () => {
 afterAll(() => postgres[Symbol.asyncDispose]());
 
 describe('a machine that hibernates', () => {
+  let bench: WorkflowBench;
   let host: FakeHost;
-  let url: string;
   let open: OpenDatabase;
-  let services: Services & AsyncDisposable;
+  let services: Services;
   let id: MachineId;
-  const masterKey = randomBytes(32).toString('hex');
 
-  const serve = async () => {
-    services = await createServices({
-      db: open.db,
-      databaseUrl: url,
-      vault: await createVault(open.db, masterKeyFromValue(masterKey)),
-      hostClient: createHostClient(host.socketPath),
-      log: pino({ level: 'silent' }),
-      settings: { reconcileEveryMs: 100, bootDeadlineMs: 6_000 },
-    });
-  };
   beforeEach(async () => {
-    const socket = path.join(postgres.directory, `host-${randomUUID().slice(0, 8)}.sock`);
-    host = await FakeHost.start(socket, {
-      files: codexFiles('first'),
-      verify: { output: 'Logged in using ChatGPT\n', code: 0 },
-    });
-    url = await postgres.createDatabase();
-    open = await openDatabase({ url });
-    await serve();
+    bench = await WorkflowBench.start(postgres);
+    ({ host, open, services } = bench);
     const { limits, display } = DEFAULT_SETTINGS;
     const request = { kind: 'cli', realm: 'test', userId: UserId.parse('ada'), sessionId: null } as const;
     const more = { id: newMachineId(), hostId: 'local', limits: limits.cli, display };
@@ -62,9 +39,7 @@ describe('a machine that hibernates', () => {
     await say('up');
   });
   afterEach(async () => {
-    await services[Symbol.asyncDispose]();
-    await open[Symbol.asyncDispose]();
-    await host[Symbol.asyncDispose]();
+    await bench[Symbol.asyncDispose]();
   });
 
   const say = async (word: string): Promise<string> => {
@@ -111,6 +86,18 @@ describe('a machine that hibernates', () => {
     expect(await state()).toBe(touch === 'start' ? 'hibernated' : 'ready');
     expect(await bootedTimes()).toBe(1);
   });
+
+  it('is not waited for when it died in its sleep: it starts from its disk', async () => {
+    await services.machines.hibernate(id);
+    // Whoever connects to a dead guest may wait for ever.
+    const hold = host.hold('woke');
+    const resumed = services.machines.resume(id);
+    await hold.reached;
+    host.kill(id);
+    expect(await resumed).toMatchObject({ state: 'ready' });
+    expect((await states()).slice(-5)).toEqual(['resuming', 'stopped', 'creating', 'booting', 'ready']);
+    hold.release();
+  }, 25_000);
 
   it('is woken when its person connects, and gets the credential', async () => {
     await services.machines.hibernate(id);
@@ -180,9 +167,10 @@ describe('a machine that hibernates', () => {
     const hold = host.hold(point);
     void services.machines[point](id).catch(() => undefined);
     await hold.reached;
-    await services[Symbol.asyncDispose]();
+    await bench.leave();
     hold.release();
-    await serve();
+    await bench.serve();
+    ({ services } = bench);
     await until(point === 'resume' ? 'ready' : 'hibernated');
     expect(await say('hi')).toBe('hi\n');
     expect(await bootedTimes()).toBe(1);

@@ -54,6 +54,31 @@ export async function watched<T>(
   }
 }
 
+/**
+ * Runs work with a machine under a signal that fires, with `machine_exited`, when it ends: one that is dead does not answer, and
+ * may not refuse either. That is then also what is thrown.
+ */
+export async function whileItRuns<T>(
+  context: Context,
+  id: MachineId,
+  outer: AbortSignal,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const over = new AbortController();
+  const stop = new AbortController();
+  const signal = AbortSignal.any([outer, over.signal, stop.signal]);
+  const watcher = watchExit(context, id, over, signal);
+  try {
+    return await work(signal);
+  } catch (error) {
+    if (over.signal.aborted) throw over.signal.reason;
+    throw error;
+  } finally {
+    stop.abort();
+    await watcher;
+  }
+}
+
 async function watchSession(
   context: Context,
   id: SessionId,

@@ -8,7 +8,7 @@ import { Feed } from '../feed.ts';
 export class BootChecklist {
   readonly #expected: readonly Checkpoint[];
   readonly #stamps = new Map<Checkpoint, Stamp>();
-  readonly #feed = new Feed<BootEvent>();
+  #feed = new Feed<BootEvent>();
   #failure: PolydevError | undefined;
   #ready = false;
 
@@ -39,6 +39,22 @@ export class BootChecklist {
       this.#feed.push({ type: 'ready' });
       this.#feed.close();
     }
+  }
+
+  /**
+   * In a copy of another machine: that one's checkpoints were reached here, by this machine, at this moment. Whoever reads
+   * the events of the other one gets no more.
+   */
+  restamp(): void {
+    const reached = this.stamps.map(({ checkpoint }) => checkpoint);
+    this.#feed.close();
+    this.#feed = new Feed();
+    this.#stamps.clear();
+    this.#ready = false;
+    for (const checkpoint of reached) this.stamp(checkpoint);
+    if (this.#failure === undefined) return;
+    this.#feed.push({ type: 'failed', error: this.#failure.toReport() });
+    this.#feed.close();
   }
 
   /** Ends the boot. Later, when the machine is ready, it makes `/health` say that the machine does not work. */

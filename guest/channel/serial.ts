@@ -21,25 +21,31 @@ function endSystem(stream: Duplex, log: AgentLog): void {
   });
 }
 
+export interface SerialChannel {
+  /** Another mark from the next greeting on. */
+  remark(mark: string): void;
+}
+
 /** Serves until `signal` aborts. Throws when the port cannot be opened the first time. */
 export function serveSerial(
   where: { serial: string; mark: string },
   server: Server,
   log: AgentLog,
   signal: AbortSignal,
-): void {
+): SerialChannel {
+  let mark = Buffer.from(where.mark, 'hex');
   const open = () => {
     const pipe = openSerialPort(findSerialPort(where.serial));
     const multiplexer = new Multiplexer({
       pipe,
-      mark: Buffer.from(where.mark, 'hex'),
+      mark,
       accept: (port) => {
         if (port === AGENT_PORT) return (stream) => server.emit('connection', stream);
         if (port === POWER_PORT) return (stream) => endSystem(stream, log);
         return undefined;
       },
     });
-    return { closed: multiplexer.closed, end: pipe.end };
+    return { multiplexer, closed: multiplexer.closed, end: pipe.end };
   };
   let link = open();
   signal.addEventListener('abort', () => link.end(), { once: true });
@@ -56,4 +62,10 @@ export function serveSerial(
       }
     }
   })();
+  return {
+    remark(next) {
+      mark = Buffer.from(next, 'hex');
+      link.multiplexer.remark(mark);
+    },
+  };
 }

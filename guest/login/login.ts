@@ -2,12 +2,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { LoginStart, LoginState, LoginStatus } from '../../protocol/agent.ts';
 import { type ErrorCode, PolydevError } from '../../protocol/errors.ts';
+import { redact } from '../../protocol/redact.ts';
 import type { Provider } from '../../providers/provider.ts';
 import { credentialStatus, readCredential } from '../credentials/credentials.ts';
 import { Feed } from '../feed.ts';
 import type { AgentLog } from '../log.ts';
 import { type Child, type Exit, type Processes, readLines } from '../processes.ts';
-import { redact } from '../redact.ts';
 import { watchDirectory } from '../watch.ts';
 import { asCallback, deliverCallback } from './callback.ts';
 import { BrowserShim } from './shim.ts';

@@ -35,7 +35,9 @@ export async function startAgent(fixture: Fixture) {
   const ownKernel = false;
   const parts = {
     config,
+    configFile: `${fixture.directory}/config.json`,
     token,
+    remark: () => undefined,
     ownKernel,
     version: 'test',
     log,

@@ -3,6 +3,7 @@
  * pure functions over a Case, one file each; each is shown by really injected faults in testkit/faults/.
  */
 import { z } from 'zod';
+import { GuestNetwork } from '../../protocol/agent.ts';
 import { ErrorReport } from '../../protocol/errors.ts';
 import { ExitReport, MachineKind, Realm, Stamp } from '../../protocol/machine.ts';
 import { Facts } from '../evidence/facts.ts';
@@ -18,8 +19,13 @@ export const Case = z.object({
   stamps: z.array(Stamp),
   /** As the agent said it; null: not known. */
   agentVersion: z.string().nullable(),
+  /** As the agent said it; null: not known, or its kernel is the host's. */
+  guestNetwork: GuestNetwork.nullable().default(null),
   /** Texts of the evidence, by file name; one that was not kept is absent. */
-  texts: z.partialRecord(z.enum(['console.log', 'agent.log', 'runtime.log', 'hypervisor.log']), z.string()),
+  texts: z.partialRecord(
+    z.enum(['console.log', 'agent.log', 'journal.log', 'runtime.log', 'hypervisor.log']),
+    z.string(),
+  ),
   /** When it failed, or now for a machine that still runs. */
   facts: Facts.nullable(),
 });

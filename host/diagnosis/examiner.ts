@@ -88,19 +88,24 @@ export class Examiner {
   }
 
   async #case(id: MachineId, machine: Examined | undefined, request: DiagnosisRequest): Promise<Case> {
-    const { evidence } = this.#options;
+    const { evidence, driver } = this.#options;
     const left = await this.#kept(id, 'machine.json', HostMachine);
     if (machine === undefined && left === undefined && request.error === null) {
       throw new PolydevError('not_found', `nothing is known of machine ${id}`);
     }
     const text = async (name: string): Promise<string> => (await evidence.text(id, name)).slice(-MAX_TEXT);
+    const running = machine?.state === 'running';
+    // A guest that failed and cannot be asked, or the controller would have brought it.
+    if (running && request.keep && driver.journal !== undefined && (await text('journal.log')) === '') {
+      await evidence.keepJournal(id, () => driver.journal?.(id, false)).catch(() => undefined);
+    }
     const texts = {
       'console.log': machine?.console.slice(-MAX_TEXT) ?? (await text('console.log')),
       'agent.log': await text('agent.log'),
+      'journal.log': await text('journal.log'),
       'runtime.log': await text('runtime.log'),
       'hypervisor.log': await text('hypervisor.log'),
     };
-    const running = machine?.state === 'running';
     const recorded = running ? undefined : await this.#kept(id, 'facts-failure.json', Facts);
     const now = async (): Promise<Facts> =>
       machine === undefined
@@ -120,6 +125,7 @@ export class Examiner {
       error,
       stamps: inOrder([...request.stamps, ...(machine?.stamps ?? left?.stamps ?? [])]),
       agentVersion: request.agentVersion,
+      guestNetwork: request.guestNetwork,
       texts,
       facts,
     };

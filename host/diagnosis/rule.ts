@@ -26,6 +26,12 @@ export function linesOf(found: Case, source: Source, pattern: RegExp, most = 5):
     .map((line) => ({ source, text: line.trim().slice(0, 500) }));
 }
 
+/** What systemd and the guest's kernel said: on the console, or in the journal where the console has nothing of it. */
+export function guestSaid(found: Case, pattern: RegExp, most = 5): ProofLine[] {
+  const lines = linesOf(found, 'console.log', pattern, most);
+  return lines.length > 0 ? lines : linesOf(found, 'journal.log', pattern, most);
+}
+
 /** The same in several sources; a line that two sources have is given once. */
 export function linesIn(found: Case, sources: readonly Source[], pattern: RegExp, most = 5): ProofLine[] {
   const lines = sources.flatMap((source) => linesOf(found, source, pattern, most));

@@ -61,6 +61,7 @@ export class Watcher {
       error: request.error,
       stamps: [...machine.stamps],
       agentVersion: request.agentVersion,
+      guestNetwork: request.guestNetwork ?? null,
       texts: {},
       facts: {
         ...(await hostFacts(this.#options.dataDir)),

@@ -1,6 +1,6 @@
 /** All checks of a host, in the order in which they depend on each other. */
 import { release } from 'node:os';
-import type { DriverName } from '../../protocol/host.ts';
+import type { HostConfig } from '../config.ts';
 import { missingPackages } from '../requirements.ts';
 import { attempt, type Check, fail, ok } from './check.ts';
 import { clock } from './clock.ts';
@@ -21,7 +21,7 @@ export interface Examination {
   /** Whether this instance runs now: then what it holds is no leftover. */
   readonly running: boolean;
   /** What is to run machines; absent: `auto`. */
-  readonly driver?: DriverName | 'auto';
+  readonly driver?: HostConfig['driver'];
   /** `none`: the host's own network is not used. Absent: `nat`. */
   readonly uplink?: 'nat' | 'none';
   /** Of machines; absent: the default. */

@@ -74,8 +74,8 @@ async function serviceRuns(instance: string): Promise<boolean> {
   return false;
 }
 
-/** Network namespaces of instances whose host service is gone and in which nothing runs. */
-export async function strangers({ instance }: Examination): Promise<Check> {
+/** Network namespaces of other instances whose host service is gone and in which nothing runs. */
+export async function strayNamespaces({ instance }: Examination): Promise<string[]> {
   const others = new Map<string, string[]>();
   for (const name of await listIfThere('/run/netns')) {
     const [, other] = /^pd-([a-z]{6})-/.exec(name) ?? [];
@@ -90,6 +90,11 @@ export async function strangers({ instance }: Examination): Promise<Check> {
     const used = here.some((name) => processesInNetworkNamespace(namespacePath(name)).length > 0);
     if (here.length > 0 && !used) left.push(...here);
   }
+  return left;
+}
+
+export async function strangers(examination: Examination): Promise<Check> {
+  const left = await strayNamespaces(examination);
   if (left.length === 0) return ok('other instances', 'none has left anything');
   return warn(
     'other instances',

@@ -1,8 +1,9 @@
 /** Hardware virtualization and who uses it. A device node proves nothing: the smallest guest is really started. */
-import { accessSync, closeSync, constants, existsSync, openSync, readFileSync } from 'node:fs';
+import { accessSync, constants, readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { probe } from '../drivers/qemu/probe.ts';
+import { openKvm } from '../drivers/vm/kvm.ts';
 import { findVmParts } from '../images/vm.ts';
 import { cgroupOfInstance, removeCgroup } from '../system/cgroups.ts';
 import { PLAIN_ENVIRONMENT } from '../system/command.ts';
@@ -15,6 +16,7 @@ import { scratchInstance } from './trials.ts';
 const QEMU = 'qemu-system-x86_64';
 const INSTALL = 'apt-get install --no-install-recommends qemu-system-x86';
 const DEVICE = '/dev/kvm';
+const PERMIT = `chown root:kvm ${DEVICE}; chmod 0660 ${DEVICE}   (inside a container: give it the device)`;
 
 function findQemu(): string | undefined {
   return PLAIN_ENVIRONMENT.PATH.split(':')
@@ -33,31 +35,32 @@ function findQemu(): string | undefined {
 export function hypervisor({ driver }: Examination): Check {
   const path = findQemu();
   if (path !== undefined) return ok('hypervisor', path);
-  return driver === 'qemu'
+  return driver === 'qemu' || driver === 'qemu-kvm'
     ? fail('hypervisor', `${QEMU} is not installed`, INSTALL)
     : ok('hypervisor', `${QEMU} is not installed; only virtual machines need it`, INSTALL);
 }
 
+const OTHER_DRIVER = './polydev up --driver auto   (machines run without it)';
+
 /**
  * Absent, forbidden, present but of no use, or proven: only a guest that comes up under it within its deadline proves it.
- * No machine of this version needs it, so nothing fails; what is in the way is said.
+ * It fails where the driver that was asked for needs it; else what is in the way is said.
  */
 export async function kvm(host: Examination, signal: AbortSignal): Promise<Check> {
-  if (!existsSync(DEVICE)) {
-    const flags = /\b(vmx|svm)\b/.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1];
-    return flags === undefined
-      ? ok('kvm', `absent: ${DEVICE} is not there and the processor offers no virtualization`)
-      : ok('kvm', `absent: ${DEVICE} is not there; the processor has ${flags}`, loadModule(flags));
-  }
+  const needed = host.driver === 'firecracker' || host.driver === 'qemu-kvm';
+  const trouble = needed ? fail : warn;
   try {
-    closeSync(openSync(DEVICE, constants.O_RDWR));
+    openKvm();
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    return warn(
-      'kvm',
-      `forbidden: ${DEVICE} does not open (${code})`,
-      `chmod 0660 ${DEVICE}; chown root:kvm ${DEVICE}`,
-    );
+    const why = error instanceof Error ? error.message : String(error);
+    if (!why.startsWith('absent')) return trouble('kvm', why, PERMIT);
+    const flags = /\b(vmx|svm)\b/.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1];
+    const offered = flags === undefined ? 'the processor offers no virtualization' : `it has ${flags}`;
+    const remedy = flags === undefined ? OTHER_DRIVER : loadModule(flags);
+    if (needed) return fail('kvm', `${why}; ${offered}`, remedy);
+    return flags === undefined
+      ? ok('kvm', `${why}; ${offered}`)
+      : ok('kvm', `${why}; ${offered}`, loadModule(flags));
   }
   const opens = `${DEVICE} opens; whether a guest runs was not tried`;
   if (findQemu() === undefined) return unknown('kvm', `${opens}: ${QEMU} is not installed`, INSTALL);
@@ -72,10 +75,14 @@ export async function kvm(host: Examination, signal: AbortSignal): Promise<Check
   }
   const report = await bootSmallestGuest(parts, signal);
   if (report.ok) return ok('kvm', `the smallest guest ran under it (${report.ms} ms)`);
-  return warn(
+  const said = report.problems.join('; ');
+  if (said.includes('KVM: forbidden')) {
+    return trouble('kvm', `forbidden: the user of a hypervisor may not open ${DEVICE}: ${said}`, PERMIT);
+  }
+  return trouble(
     'kvm',
-    `unusable: ${DEVICE} opens, and the smallest guest did not run: ${report.problems.join('; ')}`,
-    'none here: machines run without it; in a virtual machine, enable nested virtualization at its host',
+    `unusable: ${DEVICE} opens, and the smallest guest did not run: ${said}`,
+    `${OTHER_DRIVER}; in a virtual machine, enable nested virtualization at its host`,
   );
 }
 

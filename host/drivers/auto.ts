@@ -95,7 +95,7 @@ async function tried(
   if (way === 'namespace') return { report: await driver.probe(signal), why };
   const guest = await guestOf(way, input);
   const known = await knownTrial(config.dataDir, way, guest);
-  const replaceable = config.driver === 'auto' || way === 'qemu-kvm';
+  const replaceable = config.driver === 'auto' || (way === 'qemu-kvm' && config.driver === 'qemu');
   if (known !== undefined && (known.problems.length === 0 || replaceable)) {
     const { problems, at } = known;
     const ok = problems.length === 0;
@@ -129,7 +129,7 @@ export async function chooseDriver(input: ChoiceInput): Promise<Choice> {
   const kept = await keep(input);
   if (kept !== undefined) return kept;
   const asked = config.driver;
-  const ways = asked === 'auto' ? ORDER : ORDER.filter((way) => driverOf(way) === asked);
+  const ways = asked === 'auto' ? ORDER : ORDER.filter((way) => way === asked || driverOf(way) === asked);
   const failures: string[] = [];
   let last: Choice | undefined;
   for (const way of ways) {

@@ -42,14 +42,33 @@ export interface Driver extends AsyncDisposable {
   resume?(spec: MachineSpec, signal: AbortSignal): Promise<Machine>;
   /** Whether a hibernated guest waits under that id; it may outlive a restart of the host service. */
   asleep?(id: MachineId): Promise<boolean>;
+  /**
+   * Boots a machine like this one that is nobody's (its id and its token are new and known to nobody), saves it at rest and ends it.
+   * Absent: the driver cannot. Throws PolydevError; nothing is left behind then.
+   */
+  makeTemplate?(like: MachineSpec, signal: AbortSignal): Promise<Template>;
   /** Takes back everything a machine holds, at whatever point its start stopped; `disk`: its private disk too. Idempotent. */
   reclaim(id: MachineId, options: { disk: boolean }): Promise<void>;
   /** Its own files of evidence, bounded in size and without secrets: logs and what it asked its runtime for. */
   evidence?(id: MachineId): Promise<Record<string, string>>;
+  /**
+   * What a guest that cannot be asked wrote of itself (`journal.log`), from its private disk: redacted, bounded. `ended`: nothing of
+   * it runs. Throws an Error that says why there is nothing to read.
+   */
+  journal?(id: MachineId, ended: boolean): Promise<string>;
   /** What the kernel says of a machine's limits; null when nothing of it is left. */
   inspect?(spec: MachineSpec): Promise<GuestFacts | null>;
   /** Takes back what belongs to no machine of `keep`: left by a host service that was killed in the middle of something. */
   reclaimOrphans(keep: ReadonlySet<string>): Promise<void>;
+}
+
+/** A guest that was saved at rest, and of which machines are copies. It ends with its driver, and its copies do not end with it. */
+export interface Template extends AsyncDisposable {
+  /**
+   * Starts a machine as a copy that has an identity of its own already: names, address, token, time, random numbers. Throws
+   * PolydevError; nothing but the console is left behind then.
+   */
+  start(spec: MachineSpec, signal: AbortSignal): Promise<Machine>;
 }
 
 export interface Machine extends AsyncDisposable {
@@ -57,6 +76,8 @@ export interface Machine extends AsyncDisposable {
   readonly spec: MachineSpec;
   readonly image: ImageId;
   readonly address: string | null;
+  /** It began as a copy of a template. */
+  readonly copied?: boolean;
   /** The checkpoints the driver sees itself. */
   readonly stamps: readonly Stamp[];
   /** A channel to a port of the guest. Throws `machine_unreachable`. */

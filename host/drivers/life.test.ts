@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { driverCopiesContract } from '../../testkit/contracts/driver-copies.ts';
 import { driverLifeContract } from '../../testkit/contracts/driver-life.ts';
 import { findVmParts } from '../images/vm.ts';
 import { CHECKOUT, IMAGE_CACHE, lacking, newInstance } from '../testing/fixture.ts';
@@ -30,4 +31,17 @@ driverLifeContract({
   bootMs: 240_000,
   countsProcesses: false,
   many: { inARow: 20, atOnce: 5 },
+});
+
+driverCopiesContract({
+  ...own,
+  name: 'namespace',
+  missing: 'a driver that makes templates',
+  bootMs: 60_000,
+});
+driverCopiesContract({
+  ...own,
+  name: 'qemu',
+  missing: full ? await lackingForQemu() : 'time; ./polydev test machines takes it',
+  bootMs: 600_000,
 });

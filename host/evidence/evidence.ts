@@ -44,6 +44,18 @@ export class Evidence {
     this.#usage = await this.#retire(id);
   }
 
+  /** Keeps what `read` gives as `journal.log`; when it throws, and none was kept while the guest still answered, why. */
+  async keepJournal(id: MachineId, read: () => Promise<string | undefined> | undefined): Promise<void> {
+    let text: string | undefined;
+    try {
+      text = await read();
+    } catch (error) {
+      if ((await this.text(id, 'journal.log')) !== '') return;
+      text = `-- There is no journal: ${error instanceof Error ? error.message : String(error)} --\n`;
+    }
+    if (text !== undefined) await this.keep(id, { 'journal.log': text });
+  }
+
   async usage(): Promise<Usage> {
     this.#usage ??= await this.#retire();
     return this.#usage;

@@ -1,6 +1,6 @@
 /** What is so on this host and around one machine at one moment: looked up, not read from a log. */
 import { createHash } from 'node:crypto';
-import { accessSync, constants, createReadStream, statSync } from 'node:fs';
+import { createReadStream } from 'node:fs';
 import { readFile, stat, statfs } from 'node:fs/promises';
 import { loadavg, release } from 'node:os';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import { agentVersionOf } from '../images/manifest.ts';
 import type { ImageStore } from '../images/store.ts';
-import { PROGRAMS } from '../requirements.ts';
+import { isInstalled, MACHINE_PACKAGES } from '../packages.ts';
 import { PLAIN_ENVIRONMENT } from '../system/command.ts';
 
 const Space = z.object({ total: z.number(), available: z.number() });
@@ -86,22 +86,11 @@ export async function spaceOf(path: string): Promise<{ total: number; available:
   return { total: Math.round((blocks * bsize) / 1024), available: Math.round((bavail * bsize) / 1024) };
 }
 
-/** Programs of PROGRAMS that cannot be executed. */
-export function missingPrograms(): string[] {
-  const folders = PLAIN_ENVIRONMENT.PATH.split(':');
-  return Object.keys(PROGRAMS).filter(
-    (program) => !folders.some((folder) => executable(join(folder, program))),
+/** Programs that machines need and that cannot be executed. */
+export const missingPrograms = (): string[] =>
+  MACHINE_PACKAGES.map(({ binary }) => binary).filter(
+    (program) => !isInstalled(program, PLAIN_ENVIRONMENT.PATH.split(':')),
   );
-}
-
-function executable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return statSync(path).isFile();
-  } catch {
-    return false;
-  }
-}
 
 /** Memory of this host, MiB. */
 export async function hostMemory(): Promise<{ total: number; available: number }> {

@@ -11,7 +11,6 @@ import { planClis } from './clis.ts';
 import { hasCommand, makeCheckout, temporaryDirectory } from './fixture.ts';
 import { ensureLayer, type StageProgress } from './layer.ts';
 import { takeLock } from './lock.ts';
-import { missingHostPackages } from './packages.ts';
 import { run } from './run.ts';
 
 const noErofs = !hasCommand('mkfs.erofs'); // capability: erofs-utils
@@ -197,12 +196,5 @@ describe('commands', () => {
     await expect(run(['sleep', '600'], { what: 'the step', deadline: 50, signal })).rejects.toThrow(
       'no end after 0.05 s',
     );
-  });
-
-  test('missing host tools are found by name', async () => {
-    const absent = { package: 'no-such-package', binary: 'no-such-binary', why: 'a test' };
-    expect(await missingHostPackages([absent, { package: 'bash', binary: 'sh', why: 'a test' }])).toEqual([
-      absent,
-    ]);
   });
 });

@@ -86,7 +86,7 @@ export async function buildImage(options: BuildOptions): Promise<ImageManifest> 
     return known.booted === undefined ? prove() : store.use(plan.id);
   }
 
-  await requireBuildHost();
+  requireBuildHost();
   for (const directory of [files.layersDir, files.imagesDir, files.tmpDir, files.debsDir]) {
     await mkdir(directory, { recursive: true, mode: 0o755 });
   }

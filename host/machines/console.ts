@@ -19,6 +19,12 @@ const FILES = ['console.log', 'console.older.log', 'console.newer.log'] as const
 
 const sizeOf = async (path: string): Promise<number> => (await stat(path).catch(() => undefined))?.size ?? 0;
 
+/** The first time that the guest prints this text, `seen` is told when. */
+export interface Sign {
+  readonly text: string;
+  readonly seen: (at: Date) => void;
+}
+
 /** What is kept of a console in `folder`, as one text with a mark where something was dropped. */
 export async function readConsole(folder: string): Promise<string> {
   const read = (name: string): Promise<string> => readFile(join(folder, name), 'utf8').catch(() => '');
@@ -36,9 +42,18 @@ export class Console {
   #tailBytes: number;
   #budget = BYTES_PER_TICK;
   #tick: NodeJS.Timeout | undefined;
+  #sign: Sign | undefined;
+  #line = '';
 
-  private constructor(folder: string, fifo: string, headBytes: number, tailBytes: number) {
+  private constructor(
+    folder: string,
+    fifo: string,
+    kept: { headBytes: number; tailBytes: number },
+    sign: Sign | undefined,
+  ) {
+    const { headBytes, tailBytes } = kept;
     this.#folder = folder;
+    this.#sign = sign;
     this.#headBytes = headBytes;
     this.#tailBytes = tailBytes;
     const descriptor = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -48,12 +63,12 @@ export class Console {
     this.#socket.on('data', (bytes) => this.#take(bytes));
   }
 
-  /** Starts reading the pipe at `fifo` (made if it is not there) into files in `folder`. */
-  static async open(folder: string, fifo: string, owner: number): Promise<Console> {
+  /** Starts reading the pipe at `fifo` (made if it is not there) into files in `folder`; `sign`: what to look out for. */
+  static async open(folder: string, fifo: string, owner: number, sign?: Sign): Promise<Console> {
     makeFifo(fifo, 0o600);
     chownSync(fifo, owner, owner);
     const [head = 0, , newer = 0] = await Promise.all(FILES.map((name) => sizeOf(join(folder, name))));
-    return new Console(folder, fifo, head, newer);
+    return new Console(folder, fifo, { headBytes: head, tailBytes: newer }, sign);
   }
 
   /** The guest's end. Open for both ways, so that writing never fails while no host service reads. The caller closes it. */
@@ -65,7 +80,19 @@ export class Console {
     closeSync(descriptor);
   }
 
+  /** Until it was seen, the unfinished last line is remembered: words come in pieces. */
+  #look(bytes: Buffer): void {
+    if (this.#sign === undefined) return;
+    const text = this.#line + bytes.toString('latin1');
+    if (text.includes(this.#sign.text)) {
+      this.#sign.seen(new Date());
+      this.#sign = undefined;
+      this.#line = '';
+    } else this.#line = text.slice(-this.#sign.text.length);
+  }
+
   #take(bytes: Buffer): void {
+    this.#look(bytes);
     this.#writes = this.#writes.then(() => this.#keep(bytes)).catch(() => undefined);
     this.#budget -= bytes.length;
     if (this.#budget > 0 || this.#tick !== undefined) return;

@@ -6,21 +6,25 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import type { Logger } from 'pino';
-import { z } from 'zod';
+import type { z } from 'zod';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { EvidenceFile, HostMachine, UploadedEvidence } from '../../protocol/host.ts';
-import { ImageId, MachineId } from '../../protocol/ids.ts';
-import { DEFAULT_DISK_MIB, ExitReport, MachineSpec, type Stamp } from '../../protocol/machine.ts';
+import { type ImageId, MachineId } from '../../protocol/ids.ts';
+import type { ExitReport, MachineSpec } from '../../protocol/machine.ts';
 import type { Examined } from '../diagnosis/examiner.ts';
 import type { Driver, Machine } from '../drivers/driver.ts';
 import { wasStarted } from '../drivers/survivors.ts';
 import type { Evidence } from '../evidence/evidence.ts';
 import { listIfThere, parseJson, readIfThere, writeAtomic } from '../system/files.ts';
+import { diskMiBOf, type Entry, MachineRecord, newEntry } from './entry.ts';
+import { Keeper } from './keeper.ts';
 import { KeyedQueue } from './queue.ts';
 import type { Promised } from './space.ts';
 
 export interface ManagerOptions {
   driver: Driver;
+  /** Starts a machine, of the driver or a copy of its template. */
+  start: Driver['start'];
   /** `<machinesFolder>/<id>`; the driver keeps its own things in the same folder. */
   machinesFolder: string;
   evidence: Evidence;
@@ -34,39 +38,20 @@ export interface ManagerOptions {
   log: Logger;
 }
 
-interface Entry {
-  spec: MachineSpec;
-  image: ImageId;
-  state: HostMachine['state'];
-  address: string | null;
-  stamps: readonly Stamp[];
-  exit: ExitReport | null;
-  machine: Machine | undefined;
-  /** We are ending it: its exit is no surprise. */
-  ending: boolean;
-  /** Ends a start that is under way. */
-  starting: AbortController | undefined;
-  /** Open channels to the guest. */
-  channels: Set<Duplex>;
-  /** Resolves at the next exit. */
-  ended: PromiseWithResolvers<ExitReport>;
-}
-
-/** `record.json` in a machine's folder. */
-const Record = z.object({ spec: MachineSpec, image: ImageId, exit: ExitReport.nullable() });
-
 const START_DEADLINE_MS = 60_000;
 
 export class MachineManager {
   readonly #options: ManagerOptions;
   readonly #entries = new Map<MachineId, Entry>();
   readonly #queue = new KeyedQueue();
+  readonly #keeper: Keeper;
   #closing = false;
   /** Promised to machines that are not listed yet. */
   #promisingMiB = 0;
 
   constructor(options: ManagerOptions) {
     this.#options = options;
+    this.#keeper = new Keeper(options);
   }
 
   #folder(id: MachineId): string {
@@ -86,7 +71,7 @@ export class MachineManager {
         await rm(this.#folder(id.data), { recursive: true, force: true });
         continue;
       }
-      const record = Record.safeParse(parseJson(text));
+      const record = MachineRecord.safeParse(parseJson(text));
       if (!record.success) {
         // Nothing is known of it, so nothing is thrown away: its disk may be somebody's.
         log.error({ machine: id.data, err: record.error }, 'its record cannot be read; left as it is');
@@ -163,6 +148,7 @@ export class MachineManager {
       address,
       stamps: [...stamps],
       exit,
+      ...(entry.copied ? { copied: true } : {}),
     };
   }
 
@@ -202,7 +188,7 @@ export class MachineManager {
   }
 
   async #start(spec: MachineSpec, image: ImageId, known: Entry | undefined): Promise<HostMachine> {
-    const { driver, log } = this.#options;
+    const { start, log } = this.#options;
     const begin = performance.now();
     const entry = newEntry(spec, image);
     entry.starting = new AbortController();
@@ -215,21 +201,24 @@ export class MachineManager {
         'start-error.json',
         'facts-failure.json',
         'diagnosis.json',
+        'journal.log',
       ]);
-      this.#runs(entry, await driver.start({ ...spec, image }, signal));
+      this.#runs(entry, await start({ ...spec, image }, signal));
       log.info({ machine: spec.id, kind: spec.kind, ms: Math.round(performance.now() - begin) }, 'started');
-      void this.#keepFacts(entry, 'facts-start.json');
+      void this.#keeper.facts(entry, 'facts-start.json');
       return this.#describe(entry);
     } catch (thrown) {
       // Whoever ended the start says why, better than the command it hit.
       const reason: unknown = entry.starting.signal.aborted ? entry.starting.signal.reason : thrown;
       const error = PolydevError.from(reason, 'machine_start_failed');
       log.error({ machine: spec.id, err: error, thrown }, 'did not start');
-      await this.#keepFacts(entry, 'facts-failure.json');
+      await this.#keeper.facts(entry, 'facts-failure.json');
       // A full disk keeps us from writing why; whoever asked is told all the same.
-      await this.#keepEvidence(entry, {
-        'start-error.json': JSON.stringify(error.toReport(), null, 2),
-      }).catch((err: unknown) => log.error({ machine: spec.id, err }, 'its evidence was not kept'));
+      await this.#keeper
+        .all(entry, this.#describe(entry), {
+          'start-error.json': JSON.stringify(error.toReport(), null, 2),
+        })
+        .catch((err: unknown) => log.error({ machine: spec.id, err }, 'its evidence was not kept'));
       await this.#giveUp(entry, known === undefined);
       throw error;
     } finally {
@@ -256,6 +245,7 @@ export class MachineManager {
     entry.exit = null;
     entry.address = machine.address;
     entry.stamps = machine.stamps;
+    entry.copied = machine.copied === true;
     void machine.exited.then((exit) => {
       if (entry.ending || entry.machine !== machine) return;
       this.#options.log.warn({ machine: machine.id, exit }, 'ended by itself');
@@ -263,7 +253,8 @@ export class MachineManager {
         .run(machine.id, async () => {
           if (entry.machine !== machine) return;
           entry.exit = exit;
-          await this.#keepFacts(entry, 'facts-failure.json');
+          await this.#keeper.facts(entry, 'facts-failure.json');
+          await this.#keeper.journal(entry);
           await this.#release(entry, machine, 'exited');
         })
         .catch((err: unknown) => this.#options.log.error({ machine: machine.id, err }, 'not taken back'));
@@ -283,7 +274,7 @@ export class MachineManager {
   }
 
   #record({ spec, image, exit }: Entry): Promise<void> {
-    const record: z.infer<typeof Record> = { spec, image, exit };
+    const record: z.infer<typeof MachineRecord> = { spec, image, exit };
     return writeAtomic(join(this.#folder(spec.id), 'record.json'), JSON.stringify(record));
   }
 
@@ -383,7 +374,7 @@ export class MachineManager {
         entry.exit = await machine.exited;
       }
       entry.state = 'exited';
-      await this.#keepEvidence(entry, {});
+      await this.#keeper.all(entry, this.#describe(entry));
       await this.#forget(id);
       if (entry.exit !== null) entry.ended.resolve(entry.exit);
       this.#options.log.info({ machine: id }, 'destroyed');
@@ -393,28 +384,6 @@ export class MachineManager {
   async #forget(id: MachineId): Promise<void> {
     await rm(this.#folder(id), { recursive: true, force: true });
     this.#entries.delete(id);
-  }
-
-  /** Never throws: what cannot be looked up or written is less evidence, and no reason for a machine to fail. */
-  async #keepFacts(entry: Entry, name: 'facts-start.json' | 'facts-failure.json'): Promise<void> {
-    const { evidence, facts, log } = this.#options;
-    const { spec, image } = entry;
-    try {
-      await evidence.keep(spec.id, { [name]: JSON.stringify(await facts(spec, image), null, 2) });
-    } catch (err) {
-      log.warn({ machine: spec.id, err }, `${name} was not kept`);
-    }
-  }
-
-  async #keepEvidence(entry: Entry, more: Readonly<Record<string, string>>): Promise<void> {
-    const { agentTokenHash: _hash, ...spec } = entry.spec;
-    await this.#options.evidence.keep(entry.spec.id, {
-      'console.log': await this.#options.readConsole(this.#folder(entry.spec.id)),
-      ...((await this.#options.driver.evidence?.(entry.spec.id)) ?? {}),
-      'machine-spec.json': JSON.stringify({ ...spec, image: entry.image }, null, 2),
-      'machine.json': JSON.stringify(this.#describe(entry), null, 2),
-      ...more,
-    });
   }
 
   /** How it ended, waiting for that at most `waitMs`. Null while it runs. Throws `not_found`. */
@@ -477,7 +446,13 @@ export class MachineManager {
     const entry = this.#entries.get(id);
     if (entry === undefined) return;
     await entry.machine?.console(); // what was printed a moment ago is in the files then
-    await this.#keepEvidence(entry, {});
+    const ended = (): boolean => entry.state === 'stopped' || entry.state === 'exited';
+    if (ended() && entry.starting === undefined && !entry.journalRead) {
+      await this.#queue.run(id, async () => {
+        if (ended() && this.#entries.get(id) === entry) await this.#keeper.journal(entry);
+      });
+    }
+    await this.#keeper.all(entry, this.#describe(entry));
   }
 
   /**
@@ -497,22 +472,4 @@ export class MachineManager {
       .map(({ reason }) => reason as unknown);
     if (failures.length > 0) throw new AggregateError(failures, 'machines did not end');
   }
-}
-
-const diskMiBOf = (spec: MachineSpec): number => spec.limits.diskMiB ?? DEFAULT_DISK_MIB[spec.kind];
-
-function newEntry(spec: MachineSpec, image: ImageId): Entry {
-  return {
-    spec,
-    image,
-    state: 'stopped',
-    address: null,
-    stamps: [],
-    exit: null,
-    machine: undefined,
-    ending: false,
-    starting: undefined,
-    channels: new Set(),
-    ended: Promise.withResolvers(),
-  };
 }

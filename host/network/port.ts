@@ -1,10 +1,11 @@
 /** One machine's network: a namespace of its own, one link into the router's bridge, one address. */
 import { closeSync, existsSync } from 'node:fs';
+import { z } from 'zod';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineId } from '../../protocol/ids.ts';
 import type { Realm } from '../../protocol/machine.ts';
 import { run } from '../system/command.ts';
-import { inNetworkNamespace, openTap } from '../system/syscalls.ts';
+import { inNetworkNamespace, NO_HEADER, openTap } from '../system/syscalls.ts';
 import {
   type AddressPlan,
   machineNamespace,
@@ -107,7 +108,13 @@ export async function openMachineTap(
 ): Promise<{ namespace: string; tap: number }> {
   const name = machineNamespace(instance, machine.id);
   const router = namespacePath(routerNamespace(instance));
-  const tap = inNetworkNamespace(router, () => openTap(portName(machine.id)));
+  const tap = inNetworkNamespace(router, () => {
+    try {
+      return openTap(portName(machine.id));
+    } catch (error) {
+      throw PolydevError.from(error, failure);
+    }
+  });
   try {
     await run(['ip', 'netns', 'add', name], { netns: router, failure, signal });
     await connectTap(instance, machine, signal);
@@ -137,7 +144,20 @@ export async function openNamedTap(
     failure,
     signal,
   });
+  await checkHeader(namespacePath(name), tap, signal);
   return { namespace: namespacePath(name), tap };
+}
+
+const Taps = z.array(
+  z.object({ linkinfo: z.object({ info_data: z.object({ vnet_hdr: z.boolean().optional() }).optional() }) }),
+);
+
+/** Firecracker says nothing of a TAP interface without the header: its guest would get frames that it cannot read. */
+async function checkHeader(netns: string, tap: string, signal: AbortSignal): Promise<void> {
+  const said = await run(['ip', '-j', '-d', 'link', 'show', 'dev', tap], { netns, failure, signal });
+  const [found] = Taps.parse(JSON.parse(said));
+  if (found?.linkinfo.info_data?.vnet_hdr === true) return;
+  throw new PolydevError(failure, `TAP interface ${tap}: ${NO_HEADER}`);
 }
 
 /** Moves the opened TAP interface of openNamedTap to the router and opens its port. */

@@ -240,12 +240,17 @@ export function listenUnix(path: string, backlog: number): number {
   }
 }
 
+/** Of a TAP interface that hypervisors misread. */
+export const NO_HEADER = 'it lacks the header flag (vnet_hdr) that the hypervisor needs';
+
 /**
  * Makes a TAP interface in the network namespace of the calling thread and opens it: Ethernet frames with the header that
- * carries checksum offload (virtio-net). It goes away with the last copy of the descriptor. Throws SyscallError.
+ * carries checksum offload (virtio-net). It goes away with the last copy of the descriptor. Throws SyscallError,
+ * or an Error when the interface does not have that header.
  */
 export function openTap(name: string): number {
   const TUNSETIFF = 0x400454ca;
+  const TUNGETIFF = 0x800454d2;
   const IFF_TAP = 0x0002;
   const IFF_NO_PI = 0x1000;
   const IFF_VNET_HDR = 0x4000;
@@ -256,6 +261,10 @@ export function openTap(name: string): number {
   const fd = openSync('/dev/net/tun', 'r+');
   try {
     check(cIoctl(fd, TUNSETIFF, 'void *', request), 'ioctl TUNSETIFF', name);
+    // What was asked for is not always what it has.
+    check(cIoctl(fd, TUNGETIFF, 'void *', request), 'ioctl TUNGETIFF', name);
+    if ((request.readInt16LE(16) & IFF_VNET_HDR) === 0)
+      throw new Error(`TAP interface ${name}: ${NO_HEADER}`);
     return fd;
   } catch (error) {
     closeSync(fd);

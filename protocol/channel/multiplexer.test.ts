@@ -23,7 +23,7 @@ function pair(take: (stream: Duplex, port: number) => void) {
     output.on('data', (bytes: Buffer) => ends[other].destroyed || ends[other].write(bytes));
     return { input, output };
   };
-  const newHost = () => new Multiplexer({ pipe: plug('host', 'guest'), mark });
+  const newHost = (says = mark) => new Multiplexer({ pipe: plug('host', 'guest'), mark: says });
   const newGuest = () => new Multiplexer({ pipe: plug('guest', 'host'), mark, accept });
   const host = newHost();
   const guest = newGuest();
@@ -45,6 +45,23 @@ describe('multiplexer', () => {
     stream.end('hello');
     expect(await text(stream)).toBe('hello');
     await expect(host.open(22, soon())).rejects.toThrow('no stream to port 22');
+  });
+
+  it('goes on under another mark, which a new host must say', async () => {
+    const { host, guest, newHost } = pair(echo);
+    const kept = await host.open(8080, soon());
+    const next = randomBytes(MARK_BYTES);
+    guest.remark(next);
+    host.remark(next);
+    kept.end('still here');
+    expect(await text(kept)).toBe('still here');
+    host.close();
+    const stranger = newHost();
+    await expect(stranger.open(8080, AbortSignal.timeout(300))).rejects.toThrow();
+    stranger.close();
+    const stream = await newHost(next).open(8080, soon());
+    stream.end('hello');
+    expect(await text(stream)).toBe('hello');
   });
 
   it('carries many streams at once without mixing them', async () => {

@@ -36,11 +36,17 @@ interface Opening {
   settle: (error?: Error) => void;
 }
 
+function markOf(mark: Buffer): Buffer {
+  if (mark.length !== MARK_BYTES) throw new Error(`a mark has ${MARK_BYTES} bytes`);
+  return mark;
+}
+
 export class Multiplexer {
   /** Resolves when the pipe has ended or was given up. Never rejects. */
   readonly closed: Promise<void>;
   readonly #options: MultiplexerOptions;
   readonly #link: StreamLink;
+  #mark: Buffer;
   readonly #streams = new Map<number, ChannelStream>();
   readonly #openings = new Map<number, Opening>();
   readonly #closed = Promise.withResolvers<void>();
@@ -58,8 +64,8 @@ export class Multiplexer {
   #rest: Buffer = NOTHING;
 
   constructor(options: MultiplexerOptions) {
-    if (options.mark.length !== MARK_BYTES) throw new Error(`a mark has ${MARK_BYTES} bytes`);
     this.#options = options;
+    this.#mark = markOf(options.mark);
     this.closed = this.#closed.promise;
     const self = this;
     this.#link = {
@@ -88,6 +94,11 @@ export class Multiplexer {
 
   get #isHost(): boolean {
     return this.#options.accept === undefined;
+  }
+
+  /** Another mark from the next greeting on; for both sides, while they are in sync. */
+  remark(mark: Buffer): void {
+    this.#mark = markOf(mark);
   }
 
   /** Whether both sides have found each other. */
@@ -163,7 +174,7 @@ export class Multiplexer {
   /** Says where our stream begins: a new nonce by the host, the wish for one by the guest. */
   #greet(): void {
     this.#nonce = this.#isHost ? randomBytes(NONCE_BYTES) : NEW_START;
-    this.#write(Buffer.concat([this.#options.mark, this.#nonce]));
+    this.#write(Buffer.concat([this.#mark, this.#nonce]));
   }
 
   /** Both sides are no longer at the same place: every stream breaks. */
@@ -189,7 +200,7 @@ export class Multiplexer {
         continue;
       }
       const seen = this.#tail.length === 0 ? data : Buffer.concat([this.#tail, data]);
-      const at = seen.indexOf(this.#options.mark);
+      const at = seen.indexOf(this.#mark);
       if (at === -1) {
         this.#tail = Buffer.from(seen.subarray(Math.max(0, seen.length - MARK_BYTES + 1)));
         this.#takeFrames(data);
@@ -215,7 +226,7 @@ export class Multiplexer {
     }
     this.#lose(new Error('the host started its channel anew'));
     this.#nonce = nonce;
-    this.#write(Buffer.concat([this.#options.mark, nonce]));
+    this.#write(Buffer.concat([this.#mark, nonce]));
     this.#inSync = true;
     this.#synced.resolve();
   }

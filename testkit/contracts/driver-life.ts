@@ -11,6 +11,7 @@ import type { HostConfig } from '../../host/config.ts';
 import { auditSettled } from '../../host/leaks.ts';
 import { copyImages } from '../faults/images.ts';
 import { type Guest, HostProcess, run } from './host-process.ts';
+import { openTickingPage, ticksOf } from './page.ts';
 
 export interface DriverLifeContract {
   name: HostConfig['driver'];
@@ -33,19 +34,6 @@ const BROWSER_LIMITS = { cpus: 2, memoryMiB: 2048, pids: 1024 };
 
 /** Counts in a file ten times a second, under a process of its own. */
 const COUNTER = 'i=0; while :; do i=$((i+1)); echo $i > counter; sleep 0.1; done';
-/** A page that counts in its title. */
-const PAGE = `<!doctype html><title>tick 0</title><script>
-  let n = 0; setInterval(() => { n += 1; document.title = 'tick ' + n; }, 100);</script>`;
-const BROWSER = [
-  'env',
-  'DBUS_SESSION_BUS_ADDRESS=disabled:',
-  'CHROME_WRAPPER=/usr/bin/chromium',
-  '/usr/lib/chromium/chromium',
-  '--user-data-dir=/home/person/.config/chromium',
-  '--no-first-run',
-  '--password-store=basic',
-  'file:///home/person/page.html',
-];
 
 export function driverLifeContract(contract: DriverLifeContract): void {
   const { name, missing, bootMs, many } = contract;
@@ -158,12 +146,8 @@ export function driverLifeContract(contract: DriverLifeContract): void {
       const guest = host.guest('browser', BROWSER_LIMITS);
       await host.start(guest);
       try {
-        await run(guest, ['sh', '-c', `cat > page.html <<'END'\n${PAGE}\nEND`]);
-        await run(guest, BROWSER);
-        const ticks = async (): Promise<number> => {
-          const { text } = await run(guest, ['xdotool', 'search', '--name', '^tick ', 'getwindowname']);
-          return Number(/tick (\d+)/.exec(text)?.[1] ?? -1);
-        };
+        await openTickingPage(guest);
+        const ticks = (): Promise<number> => ticksOf(guest);
         const before = await poll(ticks, (n) => n > 5);
         await host.host.hibernate(guest.spec.id);
         await resume(guest);

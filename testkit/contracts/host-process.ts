@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type AgentClient, createAgentClient } from '../../controller/hosts/agent-client.ts';
 import { createHostClient, type HostClient } from '../../controller/hosts/host-client.ts';
 import type { HostConfig } from '../../host/config.ts';
+import { CHECKOUT, newInstance } from '../../host/testing/fixture.ts';
 import { newMachineId } from '../../protocol/ids.ts';
 import type { MachineSpec } from '../../protocol/machine.ts';
 
@@ -30,6 +31,17 @@ export class HostProcess {
     this.host = createHostClient(config.socketPath);
   }
 
+  /** One of an instance of its own, whose folders go with it. */
+  static alone(
+    driver: HostConfig['driver'],
+    bootMs: number,
+  ): Disposable & { host: HostProcess; config: HostConfig } {
+    const made = newInstance();
+    const config = { ...made.config, driver };
+    const host = new HostProcess(config, CHECKOUT, bootMs);
+    return { host, config, [Symbol.dispose]: () => made[Symbol.dispose]() };
+  }
+
   async serve(changes: Partial<HostConfig> = {}): Promise<void> {
     const script = join(this.#checkout, 'host/testing/serve.ts');
     const argv = [script, JSON.stringify({ ...this.#config, ...changes })];
@@ -47,12 +59,16 @@ export class HostProcess {
   }
 
   /** A machine that is not started yet. */
-  guest(kind: MachineSpec['kind'], limits: MachineSpec['limits']): Guest {
+  guest(
+    kind: MachineSpec['kind'],
+    limits: MachineSpec['limits'],
+    realm: MachineSpec['realm'] = 'test',
+  ): Guest {
     const token = randomBytes(16).toString('hex');
     const spec: MachineSpec = {
       id: newMachineId(),
       kind,
-      realm: 'test',
+      realm,
       limits,
       display: { width: 1280, height: 800 },
       agentTokenHash: createHash('sha256').update(token).digest('hex'),

@@ -9,6 +9,7 @@ import { readSettings, settingsPaths } from '../../cli/settings.ts';
 import { signInOnDesktop } from '../../cli/test-person.ts';
 import { lacking } from '../../host/testing/fixture.ts';
 import { Session } from '../../protocol/api.ts';
+import type { SessionId } from '../../protocol/ids.ts';
 import { isFinal, type SessionState } from '../../protocol/lifecycles.ts';
 import { type Installation, install } from '../e2e/installation.ts';
 import { NO_TRACES, tracesOf } from '../e2e/leaks.ts';
@@ -52,6 +53,11 @@ describe.skipIf(missing !== undefined)(`kills of genuine parts (needs ${missing 
     }
     return pids;
   };
+  const signIn = async (id: SessionId, signal: AbortSignal) => {
+    const api = await connectApi(readSettings({ data: polydev.dataDir }));
+    const person = { ...TEST_PERSON, consent: 'allow' } as const;
+    await signInOnDesktop(api, id, { provider: 'codex', person, signal, onStep: () => undefined });
+  };
   const browserMachines = async () =>
     (await polydev.machines()).filter(({ kind, state }) => kind === 'browser' && state !== 'destroyed');
 
@@ -62,6 +68,7 @@ describe.skipIf(missing !== undefined)(`kills of genuine parts (needs ${missing 
       userId: `${state}-${what}`.replaceAll('_', '-'),
     });
     let killed = false;
+    let person: Promise<void> | undefined;
     const limit = AbortSignal.timeout(SESSION_SECONDS * 1000);
     let session: Session;
     do {
@@ -77,17 +84,17 @@ describe.skipIf(missing !== undefined)(`kills of genuine parts (needs ${missing 
             .poll(news, { timeout: 60_000 })
             .toMatch(/ended.*starting it again[\s\S]*running again/);
         }
-      } else if (session.state === 'waiting_for_person') {
-        const api = await connectApi(readSettings({ data: polydev.dataDir }));
-        await signInOnDesktop(api, session.id, {
-          provider: 'codex',
-          person: { ...TEST_PERSON, consent: 'allow' },
-          signal: limit,
-          onStep: () => undefined,
-        }).catch(() => undefined);
+      } else if (session.state === 'waiting_for_person' && person === undefined) {
+        // Beside the looking: what comes after may be over in a moment. Who loses the desktop tries again.
+        person = signIn(id, limit)
+          .catch(() => undefined)
+          .finally(() => {
+            person = undefined;
+          });
       }
       await sleep(50);
     } while (!isFinal(session.state) && !limit.aborted);
+    await person;
     expect(session.error?.code ?? session.state).toBe(end);
     expect(killed).toBe(true);
     await expect.poll(browserMachines, { timeout: 60_000 }).toEqual([]);

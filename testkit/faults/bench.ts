@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { readlinkSync } from 'node:fs';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createAgentClient } from '../../controller/hosts/agent-client.ts';
 import { createHostClient } from '../../controller/hosts/host-client.ts';
 import { keepEvidence } from '../../controller/hosts/keep-evidence.ts';
@@ -24,6 +25,9 @@ import { packDisk, stageOf } from './vm.ts';
 const BOOT_DEADLINE_MS = 45_000;
 /** The same for a guest that is emulated in software on a busy computer. */
 const VM_BOOT_DEADLINE_MS = 240_000;
+
+/** What shows only after a while, as an address that does not come, is found by a later look. */
+const LOOKS = 15;
 
 export interface Outcome {
   readonly diagnosis: Diagnosis | null;
@@ -51,12 +55,17 @@ export const mountsAreOurs = (): boolean => {
 
 /** As the watch over ready machines does; then as a person who asks. */
 async function askAbout(
-  about: Pick<BootToFollow, 'host' | 'agent' | 'signal'> & { stamps: readonly Stamp[] },
+  about: Pick<BootToFollow, 'host' | 'agent' | 'signal'> & { stamps: readonly Stamp[]; looks: number },
 ): Promise<Diagnosis | null> {
-  const { host, agent, stamps, signal } = about;
-  const { diagnosis, agentVersion } = await lookAt({ host, agent, patience: 1, signal });
-  if (diagnosis !== null) return diagnosis;
-  return host.diagnose(agent.machineId, { error: null, stamps: [...stamps], agentVersion }, signal);
+  const { host, agent, stamps, signal, looks } = about;
+  for (let look = 1; ; look++) {
+    const { diagnosis, agentVersion } = await lookAt({ host, agent, patience: 1, signal });
+    if (diagnosis !== null) return diagnosis;
+    const question = { error: null, stamps: [...stamps], agentVersion };
+    const asked = await host.diagnose(agent.machineId, question, signal);
+    if (asked !== null || look >= looks) return asked;
+    await sleep(2000, undefined, { signal });
+  }
 }
 
 /** A host service that several faults share, one after the other. */
@@ -157,7 +166,7 @@ export class FaultBench implements AsyncDisposable {
     // A machine that is ready is asked about by an operator, who sees that something is wrong.
     const ask = async (): Promise<Diagnosis | null> =>
       ready
-        ? askAbout({ host, agent, stamps, signal })
+        ? askAbout({ host, agent, stamps, signal, looks: fault.expect === 'none' ? 1 : LOOKS })
         : host.diagnose(id, { error: null, stamps, agentVersion: null }, signal);
     const diagnosis = kept ?? (error === null ? await ask() : null);
     const ms = performance.now() - began;

@@ -38,7 +38,7 @@ describe.skipIf(missing !== undefined)(`faults (needs ${missing ?? 'nothing more
   });
 
   const runOn = async (fault: Fault): Promise<Outcome> => {
-    if (fault.driver === 'qemu') {
+    if (fault.driver === 'qemu' && fault.host === undefined) {
       virtual ??= await FaultBench.start(vmHost);
       return virtual.run(fault);
     }

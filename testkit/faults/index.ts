@@ -21,6 +21,7 @@ import { chromiumCrashesAtStart } from './chromium-crashes-at-start/fault.ts';
 import { cliMissing } from './cli-missing/fault.ts';
 import { cliPrintsNoLoginUrl } from './cli-prints-no-login-url/fault.ts';
 import { controlSocketOfADeadHypervisor } from './control-socket-of-a-dead-hypervisor/fault.ts';
+import { dhcpServerDown } from './dhcp-server-down/fault.ts';
 import { diskFullInTheGuest } from './disk-full-in-the-guest/fault.ts';
 import { diskFullOnTheHost } from './disk-full-on-the-host/fault.ts';
 import { dnsDead } from './dns-dead/fault.ts';
@@ -34,6 +35,9 @@ import { imageLayerCorrupt } from './image-layer-corrupt/fault.ts';
 import { imageLayerMissing } from './image-layer-missing/fault.ts';
 import { initMissing } from './init-missing/fault.ts';
 import { killedFromOutside } from './killed-from-outside/fault.ts';
+import { kvmAbsent } from './kvm-absent/fault.ts';
+import { kvmForbidden } from './kvm-forbidden/fault.ts';
+import { kvmPresentButUnusable } from './kvm-present-but-unusable/fault.ts';
 import { memoryTooSmall } from './memory-too-small/fault.ts';
 import { noConsoleOnTheKernelCommandLine } from './no-console-on-the-kernel-command-line/fault.ts';
 import { noNetworkDevice } from './no-network-device/fault.ts';
@@ -44,9 +48,12 @@ import { runtimeBinaryMissing } from './runtime-binary-missing/fault.ts';
 import { snapshotFromAnotherVersion } from './snapshot-from-another-version/fault.ts';
 import { staleBrowserProfileLock } from './stale-browser-profile-lock/fault.ts';
 import { tapNotOnTheBridge } from './tap-not-on-the-bridge/fault.ts';
+import { tapWithoutTheHeaderFlag } from './tap-without-the-header-flag/fault.ts';
+import { twoOwnersOfTheAddress } from './two-owners-of-the-address/fault.ts';
 import { vmAgentRuntimeBadInterpreter } from './vm-agent-runtime-bad-interpreter/fault.ts';
 import { vmAgentRuntimeIllegalInstruction } from './vm-agent-runtime-illegal-instruction/fault.ts';
 import { vmAgentRuntimeMissing } from './vm-agent-runtime-missing/fault.ts';
+import { vmAgentRuntimeMissingWithoutAConsole } from './vm-agent-runtime-missing-without-a-console/fault.ts';
 import { vmAgentRuntimeNotExecutable } from './vm-agent-runtime-not-executable/fault.ts';
 import { vmDiskFull } from './vm-disk-full/fault.ts';
 import { vmKernelMissing } from './vm-kernel-missing/fault.ts';
@@ -91,12 +98,18 @@ export const FAULTS: readonly Fault[] = [
   vmKernelMissing,
   vmKernelOfAnotherArchitecture,
   hypervisorBinaryMissing,
+  kvmAbsent,
+  kvmForbidden,
+  kvmPresentButUnusable,
   rootDeviceMissing,
   rootFileSystemCorrupt,
   vmMemoryTooSmall,
   vmDiskFull,
   vmNoNetworkDevice,
   tapNotOnTheBridge,
+  tapWithoutTheHeaderFlag,
+  twoOwnersOfTheAddress,
+  dhcpServerDown,
   noConsoleOnTheKernelCommandLine,
   controlSocketOfADeadHypervisor,
   hypervisorKilledForMemory,
@@ -107,21 +120,20 @@ export const FAULTS: readonly Fault[] = [
   agentOrderingCycle,
   agentDependencyNeverReached,
   vmAgentRuntimeMissing,
+  vmAgentRuntimeMissingWithoutAConsole,
   vmAgentRuntimeNotExecutable,
   vmAgentRuntimeBadInterpreter,
   vmAgentRuntimeIllegalInstruction,
   snapshotFromAnotherVersion,
 ];
 
+const EGRESS = 'the egress proxy: no machine is led through an upstream proxy yet';
+
 /** Name of the fault -> the part that has to exist before it can be injected. */
 export const PENDING: Readonly<Record<string, string>> = {
-  'tap without the header flag of its hypervisor':
-    'firecracker in the bench: QEMU asks the TAP and does without',
-  'two owners of the address': 'an address given by DHCP: networkd has one static file per machine',
-  'DHCP server down': 'an address given by DHCP',
-  'agent bound to loopback only': 'a driver whose channel is the network',
-  'upstream proxy refuses': 'the egress proxy',
-  'upstream proxy needs authentication': 'the egress proxy',
-  'upstream proxy times out': 'the egress proxy',
-  'KVM absent, forbidden, or present but unusable': 'a driver that uses KVM',
+  'agent bound to loopback only':
+    'a driver that reaches its agent over the network: all three have a channel of their own (an inherited socket, a serial port, vsock)',
+  'upstream proxy refuses': EGRESS,
+  'upstream proxy needs authentication': EGRESS,
+  'upstream proxy times out': EGRESS,
 };

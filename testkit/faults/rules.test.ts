@@ -32,6 +32,31 @@ describe('rules', () => {
     expect(diagnose({ ...found, facts: found.facts && { ...found.facts, at: later } })).toBeNull();
   });
 
+  it('take only what is recent on the console of a guest that has run for days for its lack of memory', () => {
+    const found = caseOf('vm-no-network-device');
+    const start = Date.parse(found.stamps[0]?.at ?? '');
+    const days = 9 * 86_400;
+    const at = new Date(start + days * 1000).toISOString();
+    const killed = (seconds: number): Case => ({
+      ...found,
+      facts: found.facts && { ...found.facts, at, network: null },
+      texts: { 'console.log': `[ ${seconds}.512345] Out of memory: Killed process 812 (node)\n` },
+    });
+    expect(diagnose(killed(100))).toBeNull();
+    expect(diagnose(killed(days - 30))?.name).toBe('guest_out_of_memory');
+  });
+
+  it('cite the journal where the console has nothing', () => {
+    const found = caseOf('vm-agent-runtime-missing');
+    const { 'console.log': said = '', ...texts } = found.texts;
+    const proofOf = (one: Case) => diagnose(one)?.lines.map(({ source }) => source);
+    expect(proofOf(found)).toContain('console.log');
+    const silent = { ...found, texts: { ...texts, 'journal.log': said } };
+    expect(diagnose(silent)?.name).toBe('agent_runtime_unusable');
+    expect(proofOf(silent)).toContain('journal.log');
+    expect(diagnose({ ...found, texts })?.name).not.toBe('agent_runtime_unusable');
+  });
+
   it('add to any name the deadline at which a boot was given up', () => {
     const found = { ...caseOf('dns-dead') };
     const line =

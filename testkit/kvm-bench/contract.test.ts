@@ -25,19 +25,12 @@ const bench = () => {
   return { config, [Symbol.dispose]: () => made[Symbol.dispose]() };
 };
 
-const lacks = await missing();
+/** The one that this computer was started for. */
+const driver = process.env.POLYDEV_BENCH_DRIVER === 'firecracker' ? 'firecracker' : 'qemu';
+const binary = driver === 'firecracker' && firecracker === undefined;
 driverContract({
-  name: 'firecracker',
-  missing: lacks ?? (firecracker === undefined ? 'Firecracker (POLYDEV_FIRECRACKER)' : undefined),
-  bench,
-  checkout: CHECKOUT,
-  bootMs: BOOT_MS,
-  patience: SLOWDOWN,
-  hibernates: true,
-});
-driverContract({
-  name: 'qemu',
-  missing: lacks,
+  name: driver,
+  missing: (await missing()) ?? (binary ? 'Firecracker (POLYDEV_FIRECRACKER)' : undefined),
   bench,
   checkout: CHECKOUT,
   bootMs: BOOT_MS,

@@ -15,7 +15,7 @@ const ALLOWED: Readonly<Record<string, { folders: readonly string[]; packages: r
     providers: { folders: ['protocol'], packages: [] },
     guest: { folders: ['protocol', 'providers'], packages: ['@lydell/node-pty', 'zod'] },
     host: { folders: ['protocol'], packages: 'any' },
-    'host/images': { folders: ['protocol', 'images', 'host/images'], packages: 'any' },
+    'host/images': { folders: ['protocol', 'images', 'host/images', 'host/packages.ts'], packages: 'any' },
     'host/drivers/namespace': {
       folders: [
         'protocol',
@@ -40,6 +40,7 @@ const ALLOWED: Readonly<Record<string, { folders: readonly string[]; packages: r
         'protocol',
         'host/images',
         'host/boot-test.ts',
+        'host/packages.ts',
         'host/doctor',
         'images',
         'host/config.ts',

@@ -1,5 +1,5 @@
 /** Node met an instruction that this processor does not have, or broke otherwise. */
-import { checked, exitLine, linesOf, type Rule } from '../rule.ts';
+import { checked, exitLine, guestSaid, linesOf, type Rule } from '../rule.ts';
 
 /** 128 and the signal's number, as tini passes on how its child ended: illegal instruction, trap, bus, FPE, segment. */
 const SIGNALS: Readonly<Record<number, string>> = {
@@ -15,11 +15,7 @@ export const agentRuntimeKilled: Rule = {
   prove(found) {
     // In a virtual machine systemd starts it again and again; it says how it ended, and the witness that it always does.
     const given = linesOf(found, 'console.log', /polydev-witness: NRestarts=/);
-    const told = linesOf(
-      found,
-      'console.log',
-      /polydev-agent.*(killed|dumped), status=\d+\/(ILL|TRAP|BUS|FPE|SEGV)/,
-    );
+    const told = guestSaid(found, /polydev-agent.*(killed|dumped), status=\d+\/(ILL|TRAP|BUS|FPE|SEGV)/);
     if (given.length > 0 && told.length > 0) return [...told, ...given];
     const signal = SIGNALS[found.exit?.code ?? 0];
     if (signal === undefined || found.exit?.oomKilled === true) return undefined;

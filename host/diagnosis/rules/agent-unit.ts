@@ -1,7 +1,7 @@
 /** systemd has no reason to start the agent: its unit is absent, its link leads nowhere, or nothing wants it. */
 
 import type { Case } from '../case.ts';
-import { linesOf, type Rule } from '../rule.ts';
+import { guestSaid, linesOf, type Rule } from '../rule.ts';
 
 const seen = (found: Case) => linesOf(found, 'console.log', /polydev-witness: /, 10);
 const state = (found: Case): string | undefined =>
@@ -23,7 +23,7 @@ export const agentOrderingCycle: Rule = {
   name: 'agent_ordering_cycle',
   prove(found) {
     if (state(found) === undefined) return undefined;
-    const cycle = linesOf(found, 'console.log', /ordering cycle/, 10);
+    const cycle = guestSaid(found, /ordering cycle/, 10);
     return cycle.length === 0 ? undefined : [...cycle, ...seen(found)];
   },
 };

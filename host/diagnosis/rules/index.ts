@@ -22,6 +22,7 @@ import { cliMissing } from './cli-missing.ts';
 import { cliNoLoginUrl } from './cli-no-login-url.ts';
 import { dnsDead } from './dns-dead.ts';
 import { duplicateAddress } from './duplicate-address.ts';
+import { addressTwoOwners, dhcpSilent } from './guest-address.ts';
 import { guestClockWrong } from './guest-clock-wrong.ts';
 import { guestDiskFull } from './guest-disk-full.ts';
 import { guestOutOfMemory } from './guest-out-of-memory.ts';
@@ -31,6 +32,7 @@ import { hypervisorMissing } from './hypervisor-missing.ts';
 import { idpUnreachable } from './idp-unreachable.ts';
 import { imageLayerCorrupt } from './image-layer-corrupt.ts';
 import { imageLayerMissing } from './image-layer-missing.ts';
+import { kvmAbsent, kvmForbidden, kvmUnusable } from './kvm.ts';
 import { machineKilled } from './machine-killed.ts';
 import { memoryTooSmall } from './memory-too-small.ts';
 import { noConsole } from './no-console.ts';
@@ -41,6 +43,7 @@ import { rootFileSystemCorrupt } from './root-file-system-corrupt.ts';
 import { runtimeMissing } from './runtime-missing.ts';
 import { snapshotForeign } from './snapshot-foreign.ts';
 import { tapNotOnBridge } from './tap-not-on-bridge.ts';
+import { tapWithoutHeader } from './tap-without-header.ts';
 import { vmKernelMissing } from './vm-kernel-missing.ts';
 import { vmKernelUnusable } from './vm-kernel-unusable.ts';
 import { xvncFailed } from './xvnc-failed.ts';
@@ -50,6 +53,10 @@ export const RULES: readonly Rule[] = [
   hostDiskFull,
   runtimeMissing,
   hypervisorMissing,
+  kvmAbsent,
+  kvmForbidden,
+  kvmUnusable,
+  tapWithoutHeader,
   vmKernelMissing,
   vmKernelUnusable,
   snapshotForeign,
@@ -79,6 +86,8 @@ export const RULES: readonly Rule[] = [
   guestClockWrong,
   noNetworkDevice,
   tapNotOnBridge,
+  addressTwoOwners,
+  dhcpSilent,
   duplicateAddress,
   // Of test machines the provider and the resolver are in one place: when both are silent, that place is away.
   idpUnreachable,

@@ -24,7 +24,10 @@ import { endProcess, runs } from '../../system/processes.ts';
 import { unmount, type WaitStatus } from '../../system/syscalls.ts';
 import type { Driver, DriverReport, Machine } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
+import { initSign } from '../vm/arguments.ts';
 import { diskOwner, ensureDisk, removeDisk } from '../vm/disk.ts';
+import { journalOnDisk } from '../vm/journal.ts';
+import { requireKvm } from '../vm/kvm.ts';
 import { FirecrackerApi } from './api.ts';
 import { PAUSE, RESUME, SAVE } from './args.ts';
 import { type Binaries, findBinaries } from './binaries.ts';
@@ -174,7 +177,12 @@ export class FirecrackerDriver implements Driver {
     const place = this.#place(spec.id);
     const files = await this.#files(image);
     await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
-    const console = await Console.open(place.folder, place.console, owner);
+    const stamps: Stamp[] = [];
+    let state: State | undefined;
+    const sign = initSign(stamps, async () => {
+      if (state !== undefined && this.#machines.has(spec.id)) await writeState(place.folder, state);
+    });
+    const console = await Console.open(place.folder, place.console, owner, sign);
     await using undo = new AsyncDisposableStack();
     undo.defer(() => console.close());
     await this.#openLogs(spec.id, owner);
@@ -188,6 +196,7 @@ export class FirecrackerDriver implements Driver {
     const output = Console.guestEnd(place.console);
     try {
       const binaries = await this.#binaries(signal);
+      requireKvm();
       const root = jailRoot(place.jailBase, binaries.firecracker, jailId(spec.id));
       const hypervisor = await launchGuest(
         {
@@ -205,11 +214,11 @@ export class FirecrackerDriver implements Driver {
         },
         signal,
       );
-      const stamps: Stamp[] = [{ checkpoint: 'hypervisor', at: new Date().toISOString() }];
+      stamps.unshift({ checkpoint: 'hypervisor', at: new Date().toISOString() });
       const { address } = attachment;
       const { version } = binaries;
       const record = { driver: 'firecracker' as const, spec, image, address, owner, root, version };
-      const state: State = { ...record, ...hypervisor.process, stamps };
+      state = { ...record, ...hypervisor.process, stamps };
       await writeState(place.folder, state);
       undo.move();
       return this.#present(state, console, hypervisor.exited);
@@ -360,6 +369,10 @@ export class FirecrackerDriver implements Driver {
     const { pipes } = this.#place(id);
     const [log = '', metrics = ''] = await Promise.all(pipes.map(({ kept }) => readConsole(kept)));
     return { 'firecracker.log': log, 'firecracker-metrics.log': metrics };
+  }
+
+  journal(id: MachineId, ended: boolean): Promise<string> {
+    return journalOnDisk(this.#place(id).folder, ended);
   }
 
   /** Takes back what belongs to no machine of `keep`. Disks stay: they are the manager's. */

@@ -39,6 +39,20 @@ it('opens nothing by a path, keeps layers and configuration read-only, and stays
   expect(argv.join(' ')).not.toMatch(/token|hash|mark/i);
 });
 
+it('gives a copy memory and disk that it changes for itself alone', () => {
+  const memory = { descriptor: 15, own: false };
+  const argv = hypervisorArguments({ ...plan, files: { ...plan.files, base: 14, memory } });
+  expect(argv.filter((word) => /(^|[=,])\//.test(word) && !/\/dev\/fd\/\d+/.test(word))).toEqual([]);
+  expect(argv.join(' ')).toContain('mem-path=/dev/fd/15,share=off');
+  expect(argv.join(' ')).toContain('-incoming defer');
+  const disk: unknown = JSON.parse(argv[argv.indexOf('-blockdev') + 1] ?? '');
+  expect(disk).toMatchObject({
+    driver: 'qcow2',
+    file: { filename: '/dev/fd/8' },
+    backing: { 'read-only': true, file: { filename: '/dev/fd/14', 'read-only': true } },
+  });
+});
+
 it('reads the clock from the host, as the kernel will not measure it under load', () => {
   expect(clockKhz('cpu MHz\t\t: 2500.000\nbogomips\t: 5000.00\n')).toBe(2_500_000);
   expect(clockKhz('Features: fp\n')).toBeUndefined();

@@ -12,6 +12,8 @@ export interface InheritedFiles {
   /** Read-only layers, top first. */
   layers: readonly number[];
   disk: number;
+  /** The disk below the private one, which takes only what is written then. */
+  base?: number;
   config: number;
   console: number;
   /** Listening sockets. */
@@ -19,7 +21,9 @@ export interface InheritedFiles {
   agent: number;
   tap: number;
   /** A saved guest to go on with, instead of a start. */
-  memory?: number;
+  saved?: number;
+  /** Memory as a file: `own`, what the guest writes goes there; otherwise it begins with what is there, and the rest comes over QMP. */
+  memory?: { descriptor: number; own: boolean };
 }
 
 export interface HypervisorPlan {
@@ -96,6 +100,44 @@ function drive(serial: string, descriptor: number, options: string): string[] {
   ];
 }
 
+/** The private disk; of a copy, over the one of its template. */
+function privateDrive({ disk, base }: InheritedFiles, kind: MachineKind): string[] {
+  const cache = kind === 'browser' ? 'unsafe' : 'writeback';
+  if (base === undefined) return drive('private', disk, `cache=${cache},discard=unmap`);
+  const node = (descriptor: number): object => ({
+    ...{ driver: 'file', filename: path(descriptor), locking: 'off', discard: 'unmap' },
+    cache: { 'no-flush': cache === 'unsafe' },
+  });
+  const below = { driver: 'raw', 'read-only': true, file: { ...node(base), 'read-only': true } };
+  const over = {
+    driver: 'qcow2',
+    'node-name': 'private',
+    discard: 'unmap',
+    file: node(disk),
+    backing: below,
+  };
+  return [
+    ...['-blockdev', JSON.stringify({ ...over, cache: { 'no-flush': cache === 'unsafe' } })],
+    ...['-device', 'virtio-blk-device,drive=private,serial=private'],
+  ];
+}
+
+/** What the machine's own memory is called by default: a saved guest goes on with either kind. */
+const RAM = 'microvm.ram';
+
+function memoryArguments(memory: InheritedFiles['memory'], memoryMiB: number): string[] {
+  if (memory === undefined) return [];
+  const file = `mem-path=${path(memory.descriptor)},share=${memory.own ? 'on' : 'off'}`;
+  return [
+    ...[
+      '-object',
+      `memory-backend-file,id=${RAM},size=${memoryMiB}M,${file},x-use-canonical-path-for-ramblock-id=off`,
+    ],
+    ...['-machine', `memory-backend=${RAM}`],
+    ...(memory.own ? [] : ['-incoming', 'defer']),
+  ];
+}
+
 export function hypervisorArguments(plan: HypervisorPlan): string[] {
   const { accelerator, limits, kind, hostname, mac, files } = plan;
   const append = kernelArguments(
@@ -107,7 +149,7 @@ export function hypervisorArguments(plan: HypervisorPlan): string[] {
     ...['-name', hostname],
     ...['-kernel', path(files.kernel), '-initrd', path(files.initrd), '-append', append],
     ...files.layers.flatMap((layer, index) => drive(`layer${index}`, layer, 'readonly=on')),
-    ...drive('private', files.disk, `cache=${kind === 'browser' ? 'unsafe' : 'writeback'},discard=unmap`),
+    ...privateDrive(files, kind),
     ...drive('config', files.config, 'readonly=on'),
     ...['-netdev', `tap,id=net,fd=${files.tap}`, '-device', `virtio-net-device,netdev=net,mac=${mac}`],
     ...['-device', 'virtio-rng-device'],
@@ -116,6 +158,7 @@ export function hypervisorArguments(plan: HypervisorPlan): string[] {
     ...['-device', `virtserialport,chardev=agent,name=${AGENT_PORT_NAME}`],
     ...['-chardev', `socket,id=qmp,fd=${files.qmp},server=on,wait=off`, '-mon', 'chardev=qmp,mode=control'],
     ...['-chardev', `file,id=console,path=${path(files.console)}`, '-serial', 'chardev:console'],
-    ...(files.memory === undefined ? [] : ['-incoming', `fd:${files.memory}`]),
+    ...memoryArguments(files.memory, limits.memoryMiB),
+    ...(files.saved === undefined ? [] : ['-incoming', `fd:${files.saved}`]),
   ];
 }

@@ -2,40 +2,49 @@
  * host/drivers/qemu/: machines as virtual machines under QEMU's `microvm`, with hardware or software emulation. The image's
  * layers as read-only disks below a private one, the agent's channel as a serial port, a TAP interface on the router.
  */
-import { randomBytes } from 'node:crypto';
-import { chownSync, closeSync, existsSync, mkdirSync, openSync, rmSync } from 'node:fs';
-import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
+import { createHash, randomBytes } from 'node:crypto';
+import { closeSync, existsSync, mkdirSync, statSync } from 'node:fs';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MARK_BYTES } from '../../../protocol/channel/frames.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
-import { type ImageId, MachineId } from '../../../protocol/ids.ts';
+import { type ImageId, MachineId, newMachineId } from '../../../protocol/ids.ts';
 import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
 import type { GuestFacts } from '../../evidence/facts.ts';
 import { limitFacts } from '../../evidence/limits.ts';
 import { Console } from '../../machines/console.ts';
-import type { Attachment } from '../../network/network.ts';
 import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
 import { listIfThere, removeTree } from '../../system/files.ts';
+import { openMemoryFile, sealMemoryFile } from '../../system/memory-file.ts';
 import { endProcess, runs } from '../../system/processes.ts';
-import { listenUnix, type WaitStatus } from '../../system/syscalls.ts';
-import type { Driver, DriverReport, Machine } from '../driver.ts';
+import type { WaitStatus } from '../../system/syscalls.ts';
+import type { Driver, DriverReport, Machine, Template } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
+import { initSign } from '../vm/arguments.ts';
 import { GuestChannel } from '../vm/channel.ts';
-import { configDrive, guestConfig, hostnameOf } from '../vm/config.ts';
-import { diskOwner, diskPath, diskSpace, ensureDisk, removeDisk } from '../vm/disk.ts';
-import { kvmGroup } from '../vm/kvm.ts';
+import { diskOwner, diskSpace, ensureDisk, removeDisk } from '../vm/disk.ts';
+import { journalOnDisk } from '../vm/journal.ts';
 import type { Consoles } from '../vm/machine.ts';
-import { type Accelerator, AGENT_PORT_NAME, hypervisorArguments, TRANSLATION_MIB } from './args.ts';
-import { hypervisorEvidence, hypervisorFacts, logFolder, recordStart } from './evidence.ts';
-import { type Hypervisor, startHypervisor } from './hypervisor.ts';
+import type { Accelerator } from './args.ts';
+import { hypervisorEvidence, hypervisorFacts, logFolder } from './evidence.ts';
+import type { Hypervisor } from './hypervisor.ts';
+import {
+  type Beginning,
+  configOf,
+  HYPERVISOR_PIDS,
+  launch,
+  openConsoles,
+  vmParts,
+  withLastLines,
+} from './launch.ts';
 import { QemuMachine } from './machine.ts';
 import type { Place, QemuDriverOptions } from './options.ts';
+import { makeOverlay, removeBase } from './overlay.ts';
 import { probe } from './probe.ts';
 import { Qmp } from './qmp.ts';
 import { makerHere, requireSameMaker, saveGuest } from './sleep.ts';
 import {
-  type Asleep,
   memoryFile,
   readAsleep,
   readState,
@@ -44,22 +53,20 @@ import {
   writeAsleep,
   writeState,
 } from './state.ts';
+import { giveDiskAway, pathsOf, QemuTemplate, type Saved, tellWhoItIs, untilSettled } from './template.ts';
 
 const MIB = 1024 * 1024;
-/** The hypervisor's own memory beside the guest's. */
-const OVERHEAD_MIB = 256;
 /** Measured: with 64 the kernel ends without a word, with 112 the guest reads its programs again and again and never gets on. */
 const MIN_MEMORY_MIB = 256;
 const QMP_TIMEOUT_MS = 20_000;
-/** Its threads. */
-const HYPERVISOR_PIDS = 128;
-const FIRST_INHERITED = 3;
 
 /**
  * Measured on two shared cores: a boot to the agent takes 14 s instead of 1, a step of a login 2 to 8 times as long. What is
  * certain to fail is not waited for, so this may be generous.
  */
 const SLOWDOWN: Readonly<Record<Accelerator, number>> = { tcg: 8, kvm: 1 };
+
+const newMark = (): string => randomBytes(MARK_BYTES).toString('hex');
 
 export class QemuDriver implements Driver {
   readonly name = 'qemu';
@@ -98,10 +105,12 @@ export class QemuDriver implements Driver {
   async start(spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
     const running = this.#machines.get(spec.id);
     if (running?.running === true) return running;
-    const adopted = await this.adopt(spec.id);
-    if (adopted !== undefined) return adopted;
-    await this.reclaim(spec.id, { disk: false });
+    return (await this.adopt(spec.id)) ?? this.#boot(spec, {}, signal);
+  }
 
+  /** Starts a machine on its own disk: a new one, or the one that it left. */
+  async #boot(spec: MachineSpec, begins: Beginning, signal: AbortSignal): Promise<QemuMachine> {
+    await this.reclaim(spec.id, { disk: false });
     if (spec.limits.memoryMiB < MIN_MEMORY_MIB) {
       throw new PolydevError(
         'machine_start_failed',
@@ -110,18 +119,76 @@ export class QemuDriver implements Driver {
     }
     const image = spec.image ?? (await this.#options.images.current())?.id;
     if (image === undefined) throw new PolydevError('image_missing', 'this host has no current image');
-    const place = this.#place(spec.id);
-    const newDisk = diskOwner(place.folder) === undefined;
+    const { folder } = this.#place(spec.id);
+    const newDisk = diskOwner(folder) === undefined;
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.reclaim(spec.id, { disk: newDisk }));
-    await mkdir(place.folder, { recursive: true, mode: 0o700 });
+    await mkdir(folder, { recursive: true, mode: 0o700 });
     // A guest that slept knows another state of the disk than the one that boots now will leave.
-    await removeAsleep(place.folder);
-    for (const folder of [place.folder, logFolder(place.folder)]) await Console.forget(folder);
-    const owner = await claimIds(this.#options.idLeases, place.folder, diskOwner(place.folder));
-    await ensureDisk(place.folder, spec, owner, signal);
-    const mark = randomBytes(MARK_BYTES).toString('hex');
-    const machine = await this.#run({ spec, image, owner, mark }, undefined, signal);
+    await removeAsleep(folder);
+    const owner = await this.#prepare(folder);
+    await ensureDisk(folder, spec, owner, signal);
+    const machine = await this.#run({ spec, image, owner, mark: newMark() }, { begins }, signal);
+    undo.move();
+    return machine;
+  }
+
+  /** No console of an earlier run, and ids. */
+  async #prepare(folder: string): Promise<number> {
+    for (const each of [folder, logFolder(folder)]) await Console.forget(each);
+    return claimIds(this.#options.idLeases, folder, diskOwner(folder));
+  }
+
+  async makeTemplate(like: MachineSpec, signal: AbortSignal): Promise<Template> {
+    const { accelerator, images, idLeases } = this.#options;
+    const id = newMachineId();
+    const token = randomBytes(32).toString('hex');
+    const spec = { ...like, id, agentTokenHash: createHash('sha256').update(token).digest('hex') };
+    const { folder, runFolder, qmp: qmpPath } = this.#place(id);
+    const release = async (): Promise<void> => {
+      await this.reclaim(id, { disk: true });
+      await removeTree(folder);
+    };
+    await using undo = new AsyncDisposableStack();
+    undo.defer(release);
+    const memory = openMemoryFile('polydev-template', spec.limits.memoryMiB * MIB);
+    undo.defer(() => closeSync(memory));
+    const machine = await this.#boot(spec, { memory: { descriptor: memory } }, signal);
+    await untilSettled(machine, token, this.slowdown, signal);
+    const maker = await makerHere(accelerator, (await vmParts(images)).kernel, signal);
+    const { owner, mark } = machine.state;
+    const { devices, disk } = pathsOf(folder);
+    await machine.leave(async () => {
+      using qmp = await Qmp.connect(qmpPath, QMP_TIMEOUT_MS);
+      const to = { file: devices, socket: join(runFolder, 'save.sock'), owner, devicesOnly: true };
+      await saveGuest(qmp, to, signal);
+    });
+    sealMemoryFile(memory);
+    await giveDiskAway(folder);
+    await releaseIds(idLeases, folder);
+    const { image } = machine;
+    const saved = { folder, image, memory, diskBytes: statSync(disk).size, mark, token, maker };
+    const template = new QemuTemplate(saved, (copy, limit) => this.#copy(saved, copy, limit), release);
+    undo.move();
+    return template;
+  }
+
+  async #copy(saved: Saved, spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
+    const { accelerator, images } = this.#options;
+    const { image, diskBytes, memory } = saved;
+    const { folder } = this.#place(spec.id);
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => this.reclaim(spec.id, { disk: true }));
+    await this.reclaim(spec.id, { disk: true });
+    const here = makerHere(accelerator, (await vmParts(images)).kernel, signal);
+    here.catch(() => undefined); // awaited below, after what does not depend on it
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    const owner = await this.#prepare(folder);
+    const { devices, disk } = pathsOf(saved.folder);
+    await makeOverlay(folder, disk, diskBytes, owner);
+    requireSameMaker(saved.maker, await here);
+    const begins = { memory: { descriptor: memory, devices } };
+    const machine = await this.#run({ spec, image, owner, mark: newMark() }, { begins, saved }, signal);
     undo.move();
     return machine;
   }
@@ -138,9 +205,11 @@ export class QemuDriver implements Driver {
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.reclaim(spec.id, { disk: false }));
     try {
-      const { kernel } = await this.#parts();
-      requireSameMaker(asleep.maker, await makerHere(this.#options.accelerator, kernel, signal));
-      const machine = await this.#run({ ...asleep, spec }, asleep, signal);
+      const { accelerator, images } = this.#options;
+      requireSameMaker(asleep.maker, await makerHere(accelerator, (await vmParts(images)).kernel, signal));
+      const begins = { saved: memoryFile(place.folder) };
+      const { address } = asleep;
+      const machine = await this.#run({ ...asleep, spec }, { begins, address }, signal);
       await removeAsleep(place.folder);
       undo.move();
       return machine;
@@ -150,163 +219,83 @@ export class QemuDriver implements Driver {
     }
   }
 
-  /** Network and hypervisor of a guest that boots or wakes. What it leaves when it fails is the caller's to reclaim. */
+  /**
+   * Network and hypervisor of a guest; a copy of `saved` is told who it is. What it leaves when it fails is the caller's to reclaim.
+   */
   async #run(
-    guest: { spec: MachineSpec; image: ImageId; owner: number; mark: string },
-    asleep: Asleep | undefined,
+    guest: { spec: MachineSpec; image: ImageId; owner: number; mark: string; copied?: boolean },
+    how: { begins: Beginning; address?: string; saved?: Saved },
     signal: AbortSignal,
   ): Promise<QemuMachine> {
     const { spec, image, owner, mark } = guest;
+    const { begins, saved } = how;
     const place = this.#place(spec.id);
     await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
     await mkdir(logFolder(place.folder), { recursive: true, mode: 0o700 });
-    const consoles = await this.#openConsoles(place, owner);
+    const stamps: Stamp[] = [];
+    let state: State | undefined;
+    const sign = initSign(stamps, async () => {
+      if (state !== undefined && this.#machines.has(spec.id)) await writeState(place.folder, state);
+    });
+    const consoles = await openConsoles(place, owner, sign);
     await using undo = new AsyncDisposableStack();
     undo.defer(() => consoles.close());
-    const { network } = this.#options;
-    const attachment = await network.attachTap(spec.id, spec.realm, signal, asleep?.address);
+    const attachment = await this.#options.network.attachTap(spec.id, spec.realm, signal, how.address);
+    let channel: GuestChannel | undefined;
+    undo.defer(() => channel?.[Symbol.dispose]());
+    const onListening = (): void => {
+      channel = new GuestChannel(place.agent, saved?.mark ?? mark);
+    };
+    const start = { ...guest, place, attachment, slowdown: this.slowdown, begins, onListening };
     let hypervisor: Hypervisor;
     try {
-      hypervisor = await this.#launch(spec, image, { place, owner, attachment, mark, asleep }, signal);
+      hypervisor = await launch(this.#options, start, signal);
     } catch (thrown) {
-      const error = PolydevError.from(thrown, 'machine_start_failed');
-      await consoles.flush();
-      const last = await Promise.all(
-        [place.folder, logFolder(place.folder)].map((folder) => Console.lastLines(folder, 20)),
-      );
-      const lines = last.flat().filter((line) => line !== '');
-      const why = error.code === 'machine_start_failed' ? lines.at(-1) : undefined;
-      throw new PolydevError(error.code, why === undefined ? error.message : `${error.message}: ${why}`, {
-        cause: thrown,
-        lines: [...error.lines, ...lines],
-      });
+      throw await withLastLines(thrown, place.folder, consoles);
     } finally {
       closeSync(attachment.tap);
     }
-    const stamps: Stamp[] = [{ checkpoint: 'hypervisor', at: new Date().toISOString() }];
+    stamps.unshift({ checkpoint: 'hypervisor', at: new Date().toISOString() });
+    if (channel === undefined) throw new Error('the hypervisor did not listen');
+    if (saved !== undefined) {
+      const told = channel;
+      const self = { config: configOf(start), attachment };
+      await tellWhoItIs((port, limit) => told.dial(port, limit), saved.token, self, signal);
+      told.remark(mark);
+    }
     const { address } = attachment;
-    const state: State = {
+    // Whoever takes the machine over after us finds one that knows who it is, or none.
+    state = {
       ...{ driver: 'qemu', spec, image, address, owner, mark },
-      ...{ ...hypervisor.process, stamps },
+      ...{ ...hypervisor.process, stamps, copied: saved !== undefined || guest.copied === true },
     };
     await writeState(place.folder, state);
     undo.move();
-    return this.#present(state, consoles, hypervisor.exited);
+    return this.#present(state, { consoles, channel }, hypervisor.exited);
   }
 
-  async #launch(
-    spec: MachineSpec,
-    image: ImageId,
-    made: {
-      place: Place;
-      owner: number;
-      attachment: Attachment & { tap: number };
-      mark: string;
-      asleep: Asleep | undefined;
-    },
-    signal: AbortSignal,
-  ): Promise<Hypervisor> {
-    const { place, owner, attachment, mark, asleep } = made;
-    const { images } = this.#options;
-    const parts = await this.#parts();
-    const layers = await images.layerFiles(image);
-    const config = join(place.runFolder, 'config.tar');
-    const listen = { serial: AGENT_PORT_NAME, mark };
-    const guest = guestConfig(spec, { attachment, listen, slowdown: this.slowdown });
-    await rm(config, { force: true });
-    await writeFile(config, configDrive(guest, spec, attachment), { mode: 0o400, flag: 'wx' });
-    chownSync(config, owner, owner);
-
-    using undo = new DisposableStack();
-    const inherit: number[] = [];
-    const pass = (descriptor: number, ours = true): number => {
-      if (ours) undo.defer(() => closeSync(descriptor));
-      inherit.push(descriptor);
-      return FIRST_INHERITED + inherit.length - 1;
-    };
-    for (const socket of [place.qmp, place.agent]) rmSync(socket, { force: true });
-    const output = Console.guestEnd(place.log);
-    undo.defer(() => closeSync(output));
-    const files = {
-      kernel: pass(openSync(parts.kernel, 'r')),
-      initrd: pass(openSync(parts.initrd, 'r')),
-      layers: layers.map((file) => pass(openSync(file, 'r'))),
-      disk: pass(openSync(diskPath(place.folder), 'r+')),
-      config: pass(openSync(config, 'r')),
-      console: pass(Console.guestEnd(place.console)),
-      qmp: pass(listenUnix(place.qmp, 4)),
-      agent: pass(listenUnix(place.agent, 4)),
-      tap: pass(attachment.tap, false),
-      ...(asleep === undefined ? {} : { memory: pass(openSync(memoryFile(place.folder), 'r')) }),
-    };
-    for (const socket of [place.qmp, place.agent]) await chmod(socket, 0o600);
-    const { accelerator } = this.#options;
-    const memoryMiB = spec.limits.memoryMiB + OVERHEAD_MIB + (accelerator === 'tcg' ? TRANSLATION_MIB : 0);
-    const plan = { accelerator, limits: spec.limits, kind: spec.kind, mac: attachment.mac, files };
-    const argv = hypervisorArguments({ ...plan, hostname: hostnameOf(spec.id) });
-    const limits = { memoryBytes: memoryMiB * MIB, cpus: spec.limits.cpus, pids: HYPERVISOR_PIDS };
-    const { cgroup } = place;
-    await recordStart(place.folder, { argv, files, parts, layers, uid: owner, cgroup, limits });
-    const netns = attachment.namespace;
-    return startHypervisor(
-      {
-        argv,
-        inherit,
-        output,
-        uid: owner,
-        group: accelerator === 'kvm' ? kvmGroup() : undefined,
-        netns,
-        cgroup,
-        limits,
-        qmpPath: place.qmp,
-        wakes: asleep !== undefined,
-      },
-      signal,
-    );
-  }
-
-  async #openConsoles(place: Place, owner: number): Promise<Consoles> {
-    const guest = await Console.open(place.folder, place.console, owner);
-    const own = await Console.open(logFolder(place.folder), place.log, owner);
-    const both = async (work: (one: Console) => Promise<void>): Promise<void> =>
-      void (await Promise.all([guest, own].map(work)));
-    return { flush: () => both((one) => one.flush()), close: () => both((one) => one.close()) };
-  }
-
-  #present(state: State, console: Consoles, ended: Promise<WaitStatus>): QemuMachine {
+  #present(
+    state: State,
+    { consoles, channel }: { consoles: Consoles; channel: GuestChannel },
+    ended: Promise<WaitStatus>,
+  ): QemuMachine {
     const { id } = state.spec;
     const place = this.#place(id);
-    let asleep = false;
-    const channel = new GuestChannel(place.agent, state.mark);
-    const machine = new QemuMachine(
-      {
-        spec: state.spec,
-        image: state.image,
-        address: state.address,
-        stamps: state.stamps,
-        process: { pid: state.pid, startTicks: state.startTicks },
-        // A guest that sleeps has not ended.
-        ended: ended.then((status) => (asleep ? new Promise<never>(() => undefined) : status)),
-        console,
-        consoleFolder: place.folder,
-        channel,
-        cgroup: place.cgroup,
-        reclaim: (options) => this.reclaim(id, options),
-      },
-      async (signal) => {
-        asleep = true;
-        try {
-          await this.#putToSleep(state, signal);
-        } catch (error) {
-          asleep = false;
-          const known = PolydevError.from(error, 'machine_hibernate_failed');
-          throw new PolydevError('machine_hibernate_failed', known.message, { cause: error });
-        }
-        channel[Symbol.dispose]();
-        await this.reclaim(id, { disk: false });
-        await console.close();
-      },
-    );
+    const machine: QemuMachine = new QemuMachine({
+      spec: state.spec,
+      image: state.image,
+      address: state.address,
+      stamps: state.stamps,
+      process: { pid: state.pid, startTicks: state.startTicks },
+      ended,
+      console: consoles,
+      consoleFolder: place.folder,
+      channel,
+      cgroup: place.cgroup,
+      reclaim: (options) => this.reclaim(id, options),
+      state,
+      sleep: (signal) => this.#putToSleep(state, signal),
+    });
     this.#machines.set(id, machine);
     return machine;
   }
@@ -314,23 +303,13 @@ export class QemuDriver implements Driver {
   /** Saves the guest beside its disk. A guest that could not be saved runs on. */
   async #putToSleep(state: State, signal: AbortSignal): Promise<void> {
     const { folder, runFolder, qmp: path } = this.#place(state.spec.id);
-    const parts = await this.#parts();
+    const { accelerator, images } = this.#options;
     using qmp = await Qmp.connect(path, QMP_TIMEOUT_MS);
-    const maker = await makerHere(this.#options.accelerator, parts.kernel, signal);
+    const maker = await makerHere(accelerator, (await vmParts(images)).kernel, signal);
     await removeAsleep(folder);
     const to = { file: memoryFile(folder), socket: join(runFolder, 'save.sock'), owner: state.owner };
     await saveGuest(qmp, to, signal);
     await writeAsleep(folder, state, maker);
-  }
-
-  /** Throws `image_missing`. */
-  async #parts(): Promise<{ kernel: string; initrd: string }> {
-    const parts = await this.#options.images.vmParts();
-    if (parts !== undefined) return parts;
-    throw new PolydevError(
-      'image_missing',
-      'the kernel of virtual machines was not made: build it with --vm',
-    );
   }
 
   async adopt(id: MachineId): Promise<Machine | undefined> {
@@ -340,9 +319,10 @@ export class QemuDriver implements Driver {
     const state = await readState(place.folder);
     if (state === undefined || !runs(state) || !existsSync(place.log)) return undefined;
     if (this.#options.network.attached(id) === undefined) return undefined;
-    const console = await this.#openConsoles(place, state.owner);
+    const consoles = await openConsoles(place, state.owner);
+    const channel = new GuestChannel(place.agent, state.mark);
     const { pid, startTicks } = state;
-    return this.#present(state, console, this.#exits.watch({ pid, startTicks }));
+    return this.#present(state, { consoles, channel }, this.#exits.watch({ pid, startTicks }));
   }
 
   async reclaim(id: MachineId, options: { disk: boolean }): Promise<void> {
@@ -358,11 +338,16 @@ export class QemuDriver implements Driver {
     if (!options.disk) return;
     await removeAsleep(folder);
     await removeDisk(folder);
+    await removeBase(folder);
     await releaseIds(this.#options.idLeases, folder);
   }
 
   evidence(id: MachineId): Promise<Record<string, string>> {
     return hypervisorEvidence(this.#place(id).folder);
+  }
+
+  journal(id: MachineId, ended: boolean): Promise<string> {
+    return journalOnDisk(this.#place(id).folder, ended);
   }
 
   async inspect(spec: MachineSpec): Promise<GuestFacts | null> {

@@ -22,8 +22,8 @@ export interface HypervisorStart {
   cgroup: string;
   limits: CgroupLimits;
   qmpPath: string;
-  /** It goes on with a saved guest. */
-  wakes?: boolean;
+  /** It goes on with a saved guest; `devices`: its descriptor of what is loaded when asked. */
+  wakes?: { devices: number | undefined } | undefined;
 }
 
 export interface Hypervisor {
@@ -73,7 +73,7 @@ export async function startHypervisor(start: HypervisorStart, signal: AbortSigna
   });
   ended.catch(() => undefined);
   const asked = (async () => {
-    if (start.wakes === true) await continueGuest(start.qmpPath, signal);
+    if (start.wakes !== undefined) await continueGuest(start.qmpPath, start.wakes.devices, signal);
     for (;;) {
       signal.throwIfAborted();
       using qmp = await Qmp.connect(start.qmpPath, 20_000);

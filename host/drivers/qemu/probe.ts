@@ -11,7 +11,7 @@ import type { Leases } from '../../system/leases.ts';
 import { endProcess } from '../../system/processes.ts';
 import type { DriverReport } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
-import { KVM_UNUSABLE, kvmGroup, openKvm } from '../vm/kvm.ts';
+import { KVM_UNUSABLE, kvmGroup, kvmRefusal, openKvm } from '../vm/kvm.ts';
 import { type Accelerator, baseArguments, kernelArguments, TRANSLATION_MIB } from './args.ts';
 import { spawnHypervisor } from './hypervisor.ts';
 
@@ -117,5 +117,7 @@ async function trial(
   const said = await readFile(log, 'utf8');
   if (said.includes('polydev-init: probe passed')) return;
   signal.throwIfAborted();
+  const refusal = accelerator === 'kvm' ? kvmRefusal(said) : undefined;
+  if (refusal !== undefined) at(refusal === 'unusable' ? KVM_UNUSABLE : `KVM: ${refusal}`);
   throw new Error(`it ended after: ${said.trim().split('\n').at(-1) ?? 'nothing'}`);
 }

@@ -14,7 +14,7 @@ import { Qmp } from './qmp.ts';
 import type { Maker } from './state.ts';
 
 const QMP_MS = 20_000;
-const POLL_MS = 50;
+const POLL_MS = 10;
 
 const Migration = z.object({ status: z.string().optional(), 'error-desc': z.string().optional() });
 
@@ -55,10 +55,11 @@ export function requireSameMaker(saved: Maker, now: Maker): void {
 /**
  * Stops the guest and writes memory and devices of it to `file`; afterwards the hypervisor has no use but to be ended. When that
  * fails the guest goes on, and the error is thrown. `socket`: a path below a folder that `owner` can pass through.
+ * `devicesOnly`: memory that is a file of its own is left out.
  */
 export async function saveGuest(
   qmp: Qmp,
-  to: { file: string; socket: string; owner: number },
+  to: { file: string; socket: string; owner: number; devicesOnly?: boolean },
   signal: AbortSignal,
 ): Promise<void> {
   const { file, socket, owner } = to;
@@ -81,6 +82,7 @@ export async function saveGuest(
     await qmp.execute('stop', {}, QMP_MS);
     // No guest runs meanwhile that could be slowed down by it.
     await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 }, QMP_MS);
+    await leaveSharedMemory(qmp, to.devicesOnly ?? false);
     await qmp.execute('migrate', { uri: `unix:${socket}` }, QMP_MS);
     for (;;) {
       either.throwIfAborted();
@@ -102,9 +104,28 @@ export async function saveGuest(
   }
 }
 
-/** Lets a guest that was loaded go on. Asked while it is still loading, the hypervisor would forget that it was asked. */
-export async function continueGuest(qmpPath: string, signal: AbortSignal): Promise<void> {
+/** Whether memory that is a file of its own is left out of what is saved or loaded. A hypervisor that loaded so would go on to save so. */
+const leaveSharedMemory = (qmp: Qmp, state: boolean): Promise<unknown> =>
+  qmp.execute(
+    'migrate-set-capabilities',
+    { capabilities: [{ capability: 'x-ignore-shared', state }] },
+    QMP_MS,
+  );
+
+/**
+ * Lets a guest that was loaded go on. Asked while it is still loading, the hypervisor would forget that it was asked. `devices`: the
+ * hypervisor's descriptor of what is to be loaded first, beside memory that it has already.
+ */
+export async function continueGuest(
+  qmpPath: string,
+  devices: number | undefined,
+  signal: AbortSignal,
+): Promise<void> {
   using qmp = await Qmp.connect(qmpPath, QMP_MS);
+  if (devices !== undefined) {
+    await leaveSharedMemory(qmp, true);
+    await qmp.execute('migrate-incoming', { uri: `fd:${devices}` }, QMP_MS);
+  }
   const statusNow = async (): Promise<unknown> =>
     ((await qmp.execute('query-status', {}, QMP_MS)) as { status?: unknown }).status;
   while ((await statusNow()) === 'inmigrate') {

@@ -13,6 +13,8 @@ const Guest = z.object({
   address: z.string(),
   owner: z.number().int(),
   mark: z.string(),
+  /** It began as a copy. */
+  copied: z.boolean().default(false),
 });
 const State = Guest.extend({
   pid: z.number().int(),

@@ -11,7 +11,7 @@ const RETRY_MS = 200;
 
 export class GuestChannel implements Channel {
   readonly #path: string;
-  readonly #mark: Buffer;
+  #mark: Buffer;
   readonly #stop = new AbortController();
   #multiplexer: Multiplexer | undefined;
 
@@ -34,6 +34,12 @@ export class GuestChannel implements Channel {
       signal.removeEventListener('abort', onAbort);
       await sleep(RETRY_MS, undefined, { signal }).catch(() => undefined);
     }
+  }
+
+  /** Another mark, which the guest has already; streams go on. */
+  remark(mark: string): void {
+    this.#mark = Buffer.from(mark, 'hex');
+    this.#multiplexer?.remark(this.#mark);
   }
 
   /** A stream to a port of the guest; waits a little for a guest that boots. Throws `machine_unreachable`. */

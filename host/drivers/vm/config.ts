@@ -2,6 +2,7 @@
 import type { MachineId } from '../../../protocol/ids.ts';
 import type { GuestConfig, MachineSpec } from '../../../protocol/machine.ts';
 import type { Attachment } from '../../network/network.ts';
+import { journaldFiles } from './journal.ts';
 import { type TarFile, tar } from './tar.ts';
 import { maskFiles } from './units.ts';
 import { witnessFiles } from './witness.ts';
@@ -34,7 +35,7 @@ export function guestConfig(
 }
 
 /** networkd stays the one owner of eth0; its file comes before the image's, which would ask a DHCP server. */
-const network = ({ address, gateway }: Attachment): string => `[Match]
+export const networkdFile = ({ address, gateway }: Attachment): string => `[Match]
 Name=eth0
 
 [Network]
@@ -64,9 +65,10 @@ export function configDrive(
 ): Buffer {
   const files: TarFile[] = [
     ...maskFiles(),
+    ...journaldFiles(),
     ...witnessFiles(WITNESS_SECONDS),
     { path: 'polydev/config.json', mode: 0o400, text: JSON.stringify(config) },
-    { path: 'systemd/network/10-eth0.network', mode: 0o644, text: network(attachment) },
+    { path: 'systemd/network/10-eth0.network', mode: 0o644, text: networkdFile(attachment) },
     {
       path: 'systemd/system/polydev-agent.service.d/limits.conf',
       mode: 0o644,

@@ -12,6 +12,7 @@ unit=polydev-agent.service
 say() { echo "${LINE} $*" > /dev/console; }
 end() {
   say "FAILED: $*"
+  timeout 10 journalctl --sync
   sleep 1
   systemctl reboot --force --force
 }

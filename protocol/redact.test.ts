@@ -15,6 +15,8 @@ describe('redact', () => {
     ['Authorization: Bearer S3CRETS3CRET', 'Authorization: [redacted] [redacted]'],
     ['{"refresh_token":"S3CRET","x":1}', '{"refresh_token":"[redacted]","x":1}'],
     ['id_token=S3CRET rest', 'id_token=[redacted] rest'],
+    ['Main process exited, code=killed, status=4/ILL', 'Main process exited, code=killed, status=4/ILL'],
+    ['back at code=killedS3CRET', 'back at code=[redacted]'],
     ['token eyJhbGciOiJS3CRET.eyJzdWIiOiJS3CRET.S3CRET-x_y end', 'token [token] end'],
     ['key sk-S3CRETS3', 'key [token]'],
     [`opaque ${'S3CRET'.repeat(6)}`, 'opaque [redacted]'],

@@ -1,4 +1,4 @@
-/** Removes what must not be kept from a line: queries of URLs, tokens, long opaque strings, terminal colours. */
+/** Removes what must not be kept from a line of a log, in the guest and on the host: queries of URLs, tokens, long opaque strings, terminal colours. */
 
 const RULES: readonly (readonly [RegExp, string])[] = [
   [/\u001b\[[0-9;?]*[A-Za-z]/g, ''],
@@ -9,7 +9,8 @@ const RULES: readonly (readonly [RegExp, string])[] = [
     /\b((?:access|refresh|id)[_-]?token|authorization|api[_-]?key|secret|password|code_verifier)(["']?\s*[:=]\s*["']?)[^\s"',&}]+/gi,
     '$1$2[redacted]',
   ],
-  [/\b(code|state|nonce)=[^\s"',&}]+/gi, '$1=[redacted]'],
+  // systemd says how a process ended with code=exited, killed or dumped.
+  [/\b(code|state|nonce)=(?!(?:exited|killed|dumped),)[^\s"',&}]+/gi, '$1=[redacted]'],
   [/\bsk-[A-Za-z0-9_-]{6,}/g, '[token]'],
   [/[A-Za-z0-9_-]{28,}/g, '[redacted]'],
 ];

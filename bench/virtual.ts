@@ -1,0 +1,151 @@
+/**
+ * Start of virtual machines, booted and as copies of one that has booted, side by side on a host service of its own. Only when asked
+ * for: where processors are emulated, a boot takes minutes.
+ */
+import { readdir, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Output, table } from '../cli/output.ts';
+import { PolydevError } from '../protocol/errors.ts';
+import { HostProcess } from '../testkit/contracts/host-process.ts';
+import { memoryOf } from './memory.ts';
+import { type Row, row } from './row.ts';
+
+/** A painted page, and a template, take no longer than this on a busy computer without KVM. */
+const BOOT_MS = 900_000;
+const LIMITS = { cpus: 2, memoryMiB: 2048, pids: 1024 };
+/** A browser machine counts as idle this long after its page was painted. */
+const IDLE_MS = 3_000;
+const MIB = 1024 * 1024;
+
+interface Sample {
+  /** Milliseconds from the request for the machine. */
+  readonly healthy: number;
+  readonly painted: number;
+  readonly memoryMiB: number;
+  /** What its own disk takes of the host's. */
+  readonly diskMiB: number;
+}
+
+/** `runs` boots, then as many copies, after one boot and one copy that are not counted. Needs root, QEMU and the image. */
+export async function benchVirtual(
+  options: { runs: number; json: boolean },
+  output: Output,
+  signal: AbortSignal,
+): Promise<void> {
+  using alone = HostProcess.alone('qemu', BOOT_MS);
+  const { host } = alone;
+  const measure = async (stage: string, copied: boolean): Promise<Sample[]> => {
+    const samples: Sample[] = [];
+    for (let run = 0; run <= options.runs && !signal.aborted; run++) {
+      const sample = await measureOne(alone, copied);
+      if (run > 0) samples.push(sample);
+      const message = `${run} of ${options.runs}`;
+      output.progress({ stage, index: 1, count: 1, message, fraction: run / options.runs });
+    }
+    return samples;
+  };
+  await host.serve();
+  try {
+    const boots = await measure('boots', false);
+    await host.end('SIGTERM');
+    await host.serve({ snapshotStart: { enabled: true, idleSeconds: 0 } });
+    const templateMs = await untilTemplate(host, signal);
+    const copies = await measure('copies', true);
+    print([...rowsOf('boot', boots), ...rowsOf('copy', copies)], templateMs, options.json, output);
+  } finally {
+    await host.end('SIGTERM');
+  }
+}
+
+/** Starts what the template will be like, and waits for it; how long making it took, about. */
+async function untilTemplate(host: HostProcess, signal: AbortSignal): Promise<number> {
+  const { spec } = host.guest('browser', LIMITS, 'internet');
+  await host.host.put(spec);
+  await host.host.destroy(spec.id);
+  const began = performance.now();
+  while ((await host.host.health()).templates !== 1) {
+    signal.throwIfAborted();
+    if (performance.now() - began > BOOT_MS)
+      throw new PolydevError('not_ready', 'no template was made in time');
+    await sleep(500);
+  }
+  return Math.round(performance.now() - began);
+}
+
+async function measureOne(
+  { host, config }: ReturnType<typeof HostProcess.alone>,
+  copied: boolean,
+): Promise<Sample> {
+  const { spec, agent } = host.guest('browser', LIMITS, 'internet');
+  const began = performance.now();
+  const since = (): number => Math.round(performance.now() - began);
+  try {
+    await host.host.put(spec);
+    let healthy: number | undefined;
+    for (;;) {
+      const health = await agent.health().catch(() => undefined);
+      if (health !== undefined) healthy ??= since();
+      if (health?.failure != null) throw new PolydevError(health.failure.code, health.failure.message);
+      if (health?.stamps.some(({ checkpoint }) => checkpoint === 'browser') === true) break;
+      if (since() > BOOT_MS) throw new PolydevError('not_ready', 'no page was painted in time');
+      await sleep(50);
+    }
+    const painted = since();
+    const described = await host.host.get(spec.id);
+    if ((described?.copied === true) !== copied)
+      throw new PolydevError('internal', 'it did not start as it should');
+    await sleep(IDLE_MS);
+    const { anonymousMiB } = await memoryOf(config.instance, spec.id);
+    const diskMiB = await allocated(path.join(config.dataDir, 'machines', spec.id));
+    return { healthy: healthy ?? painted, painted, memoryMiB: anonymousMiB, diskMiB };
+  } finally {
+    await host.host.destroy(spec.id);
+  }
+}
+
+/** What the files of a folder take, those of others that are linked there excepted; MiB, one decimal. */
+async function allocated(folder: string): Promise<number> {
+  const found = await Promise.all((await readdir(folder)).map((name) => stat(path.join(folder, name))));
+  const own = found.filter((file) => file.isFile() && file.nlink === 1);
+  return Math.round((own.reduce((sum, { blocks }) => sum + blocks * 512, 0) / MIB) * 10) / 10;
+}
+
+const rowsOf = (name: string, samples: readonly Sample[]): Row[] => [
+  row(
+    `${name}: request -> agent healthy (ms)`,
+    samples.map((s) => s.healthy),
+  ),
+  row(
+    `${name}: request -> Chromium's page painted (ms)`,
+    samples.map((s) => s.painted),
+  ),
+  row(
+    `${name}: memory of its own, idle (MiB)`,
+    samples.map((s) => s.memoryMiB),
+  ),
+  row(
+    `${name}: private disk, idle (MiB)`,
+    samples.map((s) => s.diskMiB),
+  ),
+];
+
+function print(rows: readonly Row[], templateMs: number, json: boolean, output: Output): void {
+  if (json) {
+    output.result(JSON.stringify({ driver: 'qemu', templateMs, rows }));
+    return;
+  }
+  const cells = (r: Row): string[] => [
+    r.name,
+    String(r.n),
+    String(r.median),
+    String(r.p95),
+    `${r.min}-${r.max}`,
+  ];
+  output.result(
+    table(
+      ['MEASURED', 'N', 'MEDIAN', 'P95', 'RANGE'],
+      [...rows.map(cells), ['template: made, once (ms)', '1', String(templateMs), '', '']],
+    ),
+  );
+}
