@@ -31,7 +31,7 @@ export async function signInOnDesktop(
   });
   const url = new URL(ticket.webSocketPath, api.url);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-  const socket = new WebSocket(url, ['binary'], { handshakeTimeout: 10_000 });
+  const socket = new WebSocket(url, ['binary'], { handshakeTimeout: PATIENCE.stepMs });
   await new Promise<void>((resolve, reject) => {
     socket.once('open', resolve);
     socket.once('error', (cause) =>
@@ -44,7 +44,7 @@ export async function signInOnDesktop(
   // The desktop goes away with its machine; whoever waits for pixels is told by the RFB client.
   stream.on('error', () => {});
   try {
-    using rfb = await RfbClient.connect(stream, { signal: options.signal });
+    using rfb = await RfbClient.connect(stream, { deadlineMs: PATIENCE.stepMs, signal: options.signal });
     await signIn({
       rfb,
       provider: options.provider,

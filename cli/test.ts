@@ -156,7 +156,6 @@ async function runSuite(
       POLYDEV_OUTER_MOUNTS: await readlink('/proc/self/ns/mnt'),
       ...(how.codex === undefined ? {} : { POLYDEV_CODEX: how.codex }),
       ...(suite === 'crash' && how.named ? { POLYDEV_CRASH: 'all' } : {}),
-      ...(suite === 'e2e' && how.named ? { POLYDEV_FULL_E2E: '1' } : {}),
       ...(suite === 'machines' ? { POLYDEV_FULL_CONTRACT: '1' } : {}),
     },
   });

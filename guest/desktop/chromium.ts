@@ -8,6 +8,12 @@ import { type Child, type Processes, readLines } from '../processes.ts';
 /** Debian's launcher is a shell script that starts a dozen programs first; the flags it would add are below. */
 const BINARY = '/usr/lib/chromium/chromium';
 
+export interface BrowserSettings {
+  readonly display: Display;
+  /** How many times longer than usual programs may take. */
+  readonly slowdown: number;
+}
+
 const profileOf = (home: string) => path.join(home, '.config/chromium');
 
 function binary(): string {
@@ -15,20 +21,33 @@ function binary(): string {
 }
 
 /**
- * What Chromium does at its start beside showing a page: it loads pages of menus that nobody has opened, and measures the graphics
- * for language models that are not there. On a processor that is emulated in software these two never came to an end.
+ * What Chromium does at its start beside showing a page: two pages for the suggestions of an address bar that nobody uses yet, and a
+ * process kept for a page that may come. Without them it starts with less than half the work (measured: 0.7 s instead of 1.7 of
+ * processor time), which an emulated processor takes 30 times as long for.
  */
-const UNWANTED = [
-  'PreloadTopChromeWebUI',
-  'OptimizationGuideOnDeviceModel',
-  'OptimizationGuideModelExecution',
-];
+const UNWANTED = ['WebUIOmniboxPopup', 'WebUIOmniboxAimPopup', 'SpareRendererForSitePerProcess'];
+
+/** Chromium's own is 15 s. */
+const CONNECTION_SECONDS = 90;
+
+/**
+ * Where programs run slower than usual: a process of Chromium that the busy browser has not answered 15 s after its start ends itself,
+ * and is started anew, for ever (measured: no page after 4 minutes). The boot has its own deadline. Empty at usual speed.
+ */
+const patience = (slowdown: number): string[] =>
+  slowdown > 1
+    ? [
+        `--ipc-connection-timeout=${Math.ceil(CONNECTION_SECONDS * slowdown)}`,
+        '--disable-gpu-watchdog',
+        '--disable-hang-monitor',
+      ]
+    : [];
 
 /**
  * An ordinary browser of a person: its own sandbox is on, nothing can drive it from outside, nothing is hidden from the
  * pages. The flags only keep it from asking, updating and keeping secrets in a keyring that is not there.
  */
-function flags(home: string, display: Display): string[] {
+function flags(home: string, { display, slowdown }: BrowserSettings): string[] {
   return [
     `--user-data-dir=${profileOf(home)}`,
     '--no-first-run',
@@ -36,11 +55,14 @@ function flags(home: string, display: Display): string[] {
     '--disable-component-update',
     '--disable-background-networking',
     '--disable-pings',
+    // What Chromium's developers try out is on in a Chromium of Debian, and not in the browser that most people have.
+    '--disable-field-trial-config',
     '--hide-crash-restore-bubble',
     '--password-store=basic',
     `--disable-features=${UNWANTED.join(',')}`,
     // There is no GPU: without this Chromium starts the process for it six times, sees it fail and ends up the same.
     '--disable-gpu',
+    ...patience(slowdown),
     '--force-device-scale-factor=1',
     '--start-maximized',
     '--window-position=0,0',
@@ -70,7 +92,12 @@ const NOISE =
   /zygote.*Broken pipe|vkCreateInstance|dbus|UPower|vaapi|gpu_memory_buffer|GCM|gcm|Fontconfig|libva/;
 
 /** Starts the browser on `page`. It runs until the person closes its last window, or it crashes. */
-export function startChromium(processes: Processes, log: AgentLog, display: Display, page: string): Child {
+export function startChromium(
+  processes: Processes,
+  log: AgentLog,
+  settings: BrowserSettings,
+  page: string,
+): Child {
   const { home } = processes.person;
   asPerson(processes.person, () => {
     mkdirSync(profileOf(home), { recursive: true, mode: 0o700 });
@@ -80,7 +107,7 @@ export function startChromium(processes: Processes, log: AgentLog, display: Disp
     }
   });
   const child = processes.start({
-    argv: [binary(), ...flags(home, display), page],
+    argv: [binary(), ...flags(home, settings), page],
     env: environmentOf(),
     stdio: ['ignore', 'ignore', 'pipe'],
   });
@@ -91,9 +118,9 @@ export function startChromium(processes: Processes, log: AgentLog, display: Disp
 }
 
 /** Hands `url` to the browser that already runs, as starting it a second time does on every desktop. */
-export function handOver(processes: Processes, log: AgentLog, display: Display, url: URL): Child {
+export function handOver(processes: Processes, log: AgentLog, settings: BrowserSettings, url: URL): Child {
   const child = processes.start({
-    argv: [binary(), ...flags(processes.person.home, display), url.href],
+    argv: [binary(), ...flags(processes.person.home, settings), url.href],
     env: environmentOf(),
     stdio: ['ignore', 'ignore', 'pipe'],
   });

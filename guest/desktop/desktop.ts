@@ -81,7 +81,7 @@ export class Desktop {
     // A browser that has to be started again opens this page.
     this.#page = url;
     await this.#painted.promise;
-    const child = handOver(processes, log, display, url);
+    const child = handOver(processes, log, { display, slowdown: this.#slowdown }, url);
     const timer = setTimeout(() => void child.stop(), OPEN_DEADLINE_MS * this.#slowdown);
     const { code, signal } = await child.exited;
     clearTimeout(timer);
@@ -171,7 +171,7 @@ export class Desktop {
     // Until the start page was seen once, it is what the boot waits for.
     const first = !this.#everPainted;
     const page = first || this.#page === undefined ? pathToFileURL(this.#startPage) : this.#page;
-    const browser = startChromium(processes, log, display, page.href);
+    const browser = startChromium(processes, log, { display, slowdown: this.#slowdown }, page.href);
     const painted = this.#painted;
     const over = new AbortController();
     void browser.exited.then(() => over.abort());

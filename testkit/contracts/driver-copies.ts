@@ -10,6 +10,7 @@ import { createAgentClient } from '../../controller/hosts/agent-client.ts';
 import { wake, wokeNow } from '../../controller/hosts/wake.ts';
 import type { HostConfig } from '../../host/config.ts';
 import { auditSettled } from '../../host/leaks.ts';
+import { cgroupOfInstance, cgroupProcesses } from '../../host/system/cgroups.ts';
 import { type Guest, HostProcess, run } from './host-process.ts';
 import { openTickingPage, ticksOf } from './page.ts';
 
@@ -148,6 +149,24 @@ export function driverCopiesContract(contract: DriverCopiesContract): void {
       },
       bootMs * 3,
     );
+
+    it('keeps what a copy that was killed wrote of itself', async ({ skip }) => {
+      skip(name === 'namespace', 'systemd');
+      const guest = await copy();
+      const { id } = guest.spec;
+      await run(guest, ['logger', '--priority', 'user.info', '--tag', 'person', 'mark']);
+      // More than twice what its journald waits before it syncs.
+      await run(guest, ['sleep', '12']);
+      const exit = host.host.exit(id, 30);
+      for (const { pid } of cgroupProcesses(`${cgroupOfInstance(bench.config.instance)}/${id}`)) {
+        process.kill(pid, 'SIGKILL');
+      }
+      expect(await exit).not.toBeNull();
+      const text = (await host.host.evidenceFile(id, 'journal.log')).toString('utf8');
+      expect(text).toMatch(/^-- From the disk of a guest that has ended/);
+      expect(text).toMatch(/ person\[\d+\]: mark$/m);
+      await host.host.destroy(id);
+    });
 
     it('boots a machine whose copy does not start', async () => {
       const machines = join(bench.config.dataDir, 'machines');

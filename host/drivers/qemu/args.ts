@@ -36,8 +36,17 @@ export interface HypervisorPlan {
 }
 
 export const AGENT_PORT_NAME = 'org.polydev.agent';
-/** Memory for translated code; kvm has none. */
-export const TRANSLATION_MIB = 256;
+/**
+ * Memory for translated code, taken as it is needed; kvm has none. When it is full everything is translated anew: with 256 a browser
+ * machine did that every 12 s of processor time, and half of its work was translating.
+ */
+export const TRANSLATION_MIB = 1024;
+
+/**
+ * Everything that is emulated but what makes it slow. erms: copying byte by byte would be the fastest way then. pku: every change of these keys,
+ * which Chromium's JavaScript makes all the time, forgets all pages. la57: five levels of page tables. avx and what needs it: emulated call by call.
+ */
+const EMULATED_PROCESSOR = 'max,-erms,-pku,-la57,-avx,-avx2,-fma,-f16c';
 
 /**
  * What the kernel would have to measure, in kHz: under software emulation on a busy host its own measurement fails in some
@@ -77,7 +86,7 @@ export function baseArguments(accelerator: Accelerator, cpus: number, memoryMiB:
     ...['-machine', 'microvm,pit=on,pic=on,rtc=on,acpi=on'],
     ...(accelerator === 'kvm'
       ? ['-accel', 'kvm', '-cpu', 'host']
-      : ['-accel', `tcg,thread=multi,tb-size=${TRANSLATION_MIB}`, '-cpu', 'max']),
+      : ['-accel', `tcg,thread=multi,tb-size=${TRANSLATION_MIB}`, '-cpu', EMULATED_PROCESSOR]),
     ...['-smp', String(cpus), '-m', `${memoryMiB}M`],
   ];
 }

@@ -28,6 +28,7 @@ import { journalOnDisk } from '../vm/journal.ts';
 import type { Consoles } from '../vm/machine.ts';
 import type { Accelerator } from './args.ts';
 import { hypervisorEvidence, hypervisorFacts, logFolder } from './evidence.ts';
+import { openFlat } from './flat.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import {
   type Beginning,
@@ -40,7 +41,7 @@ import {
 } from './launch.ts';
 import { QemuMachine } from './machine.ts';
 import type { Place, QemuDriverOptions } from './options.ts';
-import { makeOverlay, removeBase } from './overlay.ts';
+import { isOverlay, makeOverlay, removeBase } from './overlay.ts';
 import { probe } from './probe.ts';
 import { Qmp } from './qmp.ts';
 import { makerHere, requireSameMaker, saveGuest } from './sleep.ts';
@@ -347,7 +348,8 @@ export class QemuDriver implements Driver {
   }
 
   journal(id: MachineId, ended: boolean): Promise<string> {
-    return journalOnDisk(this.#place(id).folder, ended);
+    const { folder } = this.#place(id);
+    return journalOnDisk(folder, ended, isOverlay(folder) ? openFlat : undefined);
   }
 
   async inspect(spec: MachineSpec): Promise<GuestFacts | null> {

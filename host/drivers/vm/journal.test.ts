@@ -15,7 +15,7 @@ const SYNC_SECONDS = 12;
 
 describe.skipIf(missing !== undefined)(
   `the journal of a guest (needs ${missing ?? 'nothing more'})`,
-  { timeout: BOOT_MS + 120_000 },
+  { timeout: 2 * BOOT_MS + 120_000 },
   () => {
     let bench: Bench;
     let host: HostProcess;

@@ -51,12 +51,16 @@ const LISTED = /^\/(\d+)\/(\d{6})\/\d+\/\d+\/([^/]+)\/(\d*)\/$/;
 /**
  * The journal on the private disk in `folder`, newest lines last, redacted, with a first line that says where it is from. `ended`:
  * nothing of the guest runs, so that what its file system had begun may be completed first, as the next mount would.
- * Throws an Error that says why there is nothing.
+ * `open`: for a disk that is not one file. Throws an Error that says why there is nothing.
  */
-export async function journalOnDisk(folder: string, ended: boolean): Promise<string> {
+export async function journalOnDisk(
+  folder: string,
+  ended: boolean,
+  open: (folder: string) => number | Promise<number> = (of) => openSync(diskPath(of), 'r'),
+): Promise<string> {
   const owner = diskOwner(folder);
   if (owner === undefined) throw new Error('there is no private disk');
-  const disk = openSync(diskPath(folder), 'r');
+  const disk = await open(folder);
   try {
     const as = [...BOUNDS, ...unprivileged(owner)];
     const features = await run([...as, 'dumpe2fs', '-h', DISK], { timeoutMs: TIMEOUT_MS, inherit: [disk] });
