@@ -73,7 +73,7 @@ export function agentRoutes(parts: Parts): Routes {
     return providers[id.data];
   };
 
-  calls.add('GET', '/health', (): AgentHealth => {
+  const health = (): AgentHealth => {
     const { kind, machineId } = parts.config;
     return {
       version: parts.version,
@@ -85,7 +85,8 @@ export function agentRoutes(parts: Parts): Routes {
       failure: checklist.failure?.toReport() ?? null,
       ...(parts.ownKernel ? { network: guestNetwork() } : {}),
     };
-  });
+  };
+  calls.add('GET', '/health', health);
   calls.add('GET', '/v1/boot', async (call, response) => {
     await sendEvents(response, call.signal, checklist.events(call.signal));
     return HANDLED;
@@ -117,19 +118,18 @@ export function agentRoutes(parts: Parts): Routes {
     );
     return { time: new Date().toISOString(), ...mended };
   });
-  calls.add('POST', '/v1/become', async (call): Promise<WokeReply> => {
-    const arrived = performance.now();
+  calls.add('POST', '/v1/become', async (call): Promise<AgentHealth> => {
     const asked = await readBody(call.request, Become);
     if (!parts.ownKernel)
       throw new PolydevError('conflict', 'only a virtual machine can be a copy of another one');
-    const reply = await become(asked, { configFile: parts.configFile, log, arrived });
+    await become(asked, parts.configFile, log);
     const { config } = asked;
     Object.assign(parts.config, config);
     parts.token.hash = config.agentTokenHash;
     if ('mark' in config.listen) parts.remark(config.listen.mark);
     checklist.restamp();
     if (person.ids !== undefined) goOn(person.ids.uid);
-    return reply;
+    return health();
   });
 
   calls.add('POST', '/v1/login', async (call) => {

@@ -20,7 +20,7 @@
  *   DELETE /v1/terminals/:id           204
  *   GET    /v1/desktop/vnc             Upgrade: tcp -> 101, raw RFB bytes of the desktop
  *   POST   /v1/woke        Woke        WokeReply; after a sleep or a claim: sets the clock, reseeds the kernel's random numbers
- *   POST   /v1/become      Become      WokeReply; a copy of another machine becomes a machine of its own
+ *   POST   /v1/become      Become      AgentHealth; a copy of another machine becomes a machine of its own
  *   GET    /v1/log                     text/plain: the agent's own log (bounded), with the desktop's lines
  *   GET    /v1/journal                 text/plain: the last lines of systemd's journal (bounded); not_found where there is no systemd
  */
@@ -101,10 +101,11 @@ export const Link = z.strictObject({
 export type Link = z.infer<typeof Link>;
 
 /**
- * Tells a guest that it was copied, memory and all, from one that nobody ever used: everything by which machines differ. The call
- * itself carries the token of the one it was copied from, for the last time; a channel with a mark has that of `config` afterwards.
+ * Tells a guest that it was copied, memory and all, from one that nobody ever used: everything by which machines differ but time and
+ * random numbers, which it was told before (POST /v1/woke). The call itself carries the token of the one it was copied from, for the
+ * last time; a channel with a mark has that of `config` afterwards.
  */
-export const Become = Woke.omit({ agentTokenHash: true }).extend({ config: GuestConfig, link: Link });
+export const Become = z.strictObject({ config: GuestConfig, link: Link });
 export type Become = z.infer<typeof Become>;
 
 export const LoginStart = z.strictObject({ session: SessionId, provider: ProviderId });

@@ -1,40 +1,25 @@
 /** What makes a machine of its own out of a copy of another one's memory. */
 import { readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { hostname, networkInterfaces } from 'node:os';
-import type { Become, Link, WokeReply } from '../../protocol/agent.ts';
+import type { Become, Link } from '../../protocol/agent.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { setUpSystem } from '../boot/system.ts';
 import type { AgentLog } from '../log.ts';
 import { runAsAgent } from './run.ts';
-import { mend } from './wake.ts';
 
 const INTERFACE = 'eth0';
 const NETWORKD = '/run/systemd/network/10-eth0.network';
 
-export interface Becoming {
-  /** Where an agent that is started again reads who it is. */
-  readonly configFile: string;
-  readonly log: AgentLog;
-  /** performance.now() when it was asked. */
-  readonly arrived: number;
-}
-
 /**
- * Gives this machine the time, random numbers, names and address that are its own. Throws `machine_start_failed` naming what could
- * not be done: a machine that is half another one must not be used.
+ * Gives this machine the names and the address that are its own; `configFile`: where an agent that is started again reads who it is.
+ * Time and random numbers must be its own already. Throws `machine_start_failed` naming what could not be done: a machine that is
+ * half another one must not be used.
  */
-export async function become(
-  { time, entropyBase64, config, link }: Become,
-  { configFile, log, arrived }: Becoming,
-): Promise<WokeReply> {
+export async function become({ config, link }: Become, configFile: string, log: AgentLog): Promise<void> {
   const failed = (what: string): PolydevError =>
     new PolydevError('machine_start_failed', `a copy did not become ${config.machineId}: ${what}`);
   writeWhole(NETWORKD, link.networkd, 0o644);
-  const [mended, unreachable] = await Promise.all([
-    mend({ time: Date.parse(time), at: arrived }, Buffer.from(entropyBase64, 'base64'), log),
-    runAsAgent(['ip', '-batch', '-'], linkCommands(link)),
-  ]);
-  if (!mended.reseeded) throw failed('random numbers and clock');
+  const unreachable = await runAsAgent(['ip', '-batch', '-'], linkCommands(link));
   if (unreachable !== undefined) throw failed(`network: ${unreachable}`);
   // Not of this process: what it would draw next, its twins would, too. The kernel's random numbers are new by now.
   const random = readFileSync('/proc/sys/kernel/random/uuid', 'latin1').trim().replaceAll('-', '');
@@ -43,7 +28,6 @@ export async function become(
   setUpSystem(config, log);
   if (hostname() !== config.hostname) throw failed('host name');
   log.add('wake', `a copy of another machine, now ${config.machineId}`);
-  return { time: new Date().toISOString(), ...mended };
 }
 
 /** For ip(8): what networkd would do with its file at a start. The new address comes first, as the last one's end takes all routes along. */
