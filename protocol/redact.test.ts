@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { redact } from './redact.ts';
+import { redact, redactConsole } from './redact.ts';
 
 describe('redact', () => {
   it.each([
@@ -39,5 +39,27 @@ describe('redact', () => {
   it('bounds a line and drops colours', () => {
     expect(redact('word '.repeat(10_000)).length).toBeLessThan(2_100);
     expect(redact('\u001b[31mred\u001b[0m')).toBe('red');
+  });
+});
+
+describe('redactConsole', () => {
+  it.each([
+    'systemd[1]: dev-disk-by\\x2did-virtio\\x2dprivate.device: Job dev-disk-by-id-virtio-private.device/start timed out.',
+    'systemd[1]: systemd-journal-catalog-update-and-nothing-more.service: Main process exited, code=exited, status=203/EXEC',
+    'polydev-witness: LoadState=not-found ActiveState=inactive 8dd1e8b39b6a89558dd1e8b39b6a89558dd1e8b39b6a8955',
+    '\u001b[0;32m  OK  \u001b[0m] Reached target multi-user.target',
+  ])('leaves %j alone', (line) => {
+    expect(redactConsole(line)).toBe(line);
+  });
+
+  it('takes secrets out of every line', () => {
+    const opaque = 'S3CRETaS3CRETbS3CRETcS3CRETdS3CRETe';
+    const text = `a Authorization: Bearer S3CRETS3CRET\nb ${opaque}\nc eyJS3CRETS3CRET.S3CRET refresh_token=S3CRET\n`;
+    expect(redactConsole(text)).not.toContain('S3CRET');
+    expect(
+      redactConsole(text)
+        .split('\n')
+        .map(([first]) => first),
+    ).toEqual(['a', 'b', 'c', undefined]);
   });
 });

@@ -68,7 +68,9 @@ export async function settleSleep(
     } else if (known?.state === 'running') {
       await advanceMachine(context.db, id, 'ready', patch, { from: ['hibernating'] });
     } else {
-      const why = report ?? endedError(id, known).toReport();
+      // That a dead machine could not be put to sleep is not why it is stopped.
+      const died = known === undefined || known.exit !== null;
+      const why = died ? endedError(id, known).toReport() : (report ?? endedError(id, known).toReport());
       await advanceMachine(context.db, id, 'stopped', { error: why }, { from });
     }
   } catch (refused) {

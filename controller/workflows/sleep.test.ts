@@ -87,6 +87,17 @@ describe('a machine that hibernates', () => {
     expect(await bootedTimes()).toBe(1);
   });
 
+  it('says that it ended, not that it could not fall asleep, when it died before', async () => {
+    const hold = host.hold('hibernate');
+    const asked = services.machines.hibernate(id).catch(() => undefined);
+    await hold.reached;
+    host.kill(id);
+    hold.release();
+    await asked;
+    await until('stopped');
+    expect((await services.machines.get(id))?.error?.code).toBe('machine_exited');
+  });
+
   it('is not waited for when it died in its sleep: it starts from its disk', async () => {
     await services.machines.hibernate(id);
     // Whoever connects to a dead guest may wait for ever.

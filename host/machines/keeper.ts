@@ -1,6 +1,7 @@
 /** What is kept of a machine as evidence while it is here. */
 import { join } from 'node:path';
 import type { HostMachine } from '../../protocol/host.ts';
+import { redactConsole } from '../../protocol/redact.ts';
 import type { Entry } from './entry.ts';
 import type { ManagerOptions } from './manager.ts';
 
@@ -44,7 +45,7 @@ export class Keeper {
     const { evidence, driver, machinesFolder, readConsole } = this.#options;
     const { agentTokenHash: _hash, ...spec } = entry.spec;
     await evidence.keep(spec.id, {
-      'console.log': await readConsole(join(machinesFolder, spec.id)),
+      'console.log': redactConsole(await readConsole(join(machinesFolder, spec.id))),
       ...((await driver.evidence?.(spec.id)) ?? {}),
       'machine-spec.json': JSON.stringify({ ...spec, image: entry.image }, null, 2),
       'machine.json': JSON.stringify(described, null, 2),

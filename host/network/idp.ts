@@ -40,13 +40,16 @@ export interface Idp extends AsyncDisposable {
   ca: string;
 }
 
-/** Removes whatever there is of it: processes, namespace (its link goes with it), mounts, files but its state. */
+/** The router's end of its link. */
+const LINK = 'idp0';
+
+/** Removes whatever there is of it: processes, link, namespace, mounts, files but its state. */
 export async function reclaimIdp(instance: string, runFolder: string): Promise<void> {
   const name = idpNamespace(instance);
   await Promise.all(processesInNetworkNamespace(namespacePath(name)).map((found) => endProcess(found, 2000)));
-  // A namespace ends some time after it was removed, and its link with it: the next one must find no other of that name.
   const router = namespacePath(routerNamespace(instance));
-  if (existsSync(router)) await run(['ip', 'link', 'del', 'idp0'], { netns: router }).catch(() => undefined);
+  // The link would go with the namespace, but later: whoever makes a new one at once finds the old one in the way.
+  if (existsSync(router)) await run(['ip', 'link', 'del', LINK], { netns: router }).catch(() => undefined);
   await removeNamespace(name);
   for (const path of ['checkout', 'node', 'state']) while (unmount(join(runFolder, path)));
   await removeTree(runFolder);
@@ -93,9 +96,9 @@ export async function startIdp(settings: IdpSettings, signal: AbortSignal): Prom
     netns: namespacePath(routerNamespace(instance)),
     input: [
       `netns add ${name}`,
-      `link add idp0 type veth peer name eth0 netns ${name}`,
-      'link set idp0 addrgenmode none up',
-      `addr add ${plan.idpRouter}/30 dev idp0`,
+      `link add ${LINK} type veth peer name eth0 netns ${name}`,
+      `link set ${LINK} addrgenmode none up`,
+      `addr add ${plan.idpRouter}/30 dev ${LINK}`,
       '',
     ].join('\n'),
     failure,

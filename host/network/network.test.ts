@@ -1,7 +1,7 @@
 /** Real packets, all between namespaces made here: one stands for the host, one for everything public. */
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -13,7 +13,7 @@ import { removeTree } from '../system/files.ts';
 import { endProcess, identify } from '../system/processes.ts';
 import { inNetworkNamespace } from '../system/syscalls.ts';
 import { type Bench, CHECKOUT, lacking, newInstance } from '../testing/fixture.ts';
-import { namespacePath, parseAddress, routerNamespace } from './addresses.ts';
+import { idpNamespace, namespacePath, parseAddress, routerNamespace } from './addresses.ts';
 import { type Attachment, Network, type NetworkSettings } from './network.ts';
 import { removeNamespace } from './router.ts';
 
@@ -248,6 +248,18 @@ describe.skipIf(missing !== undefined)(`network of machines (needs ${missing ?? 
       idp: OPEN,
     });
     expect(await passed(sealed2.address)).toBeGreaterThan(0);
+  });
+
+  it('starts the identity provider anew while its last namespace is not quite gone', async () => {
+    // As when the kernel, busy, removes it later than it was asked to.
+    const held = openSync(namespacePath(idpNamespace(settings.instance)), 'r');
+    try {
+      for (const id of [ids.sealed, ids.sealed2]) await network.detach(id);
+      for (const id of [ids.sealed, ids.sealed2])
+        await network.attach(id, 'test', AbortSignal.timeout(60_000));
+    } finally {
+      closeSync(held);
+    }
   });
 
   it('stops the identity provider with the last test machine, and a full stop leaves nothing', async () => {

@@ -47,7 +47,12 @@ export class HostProcess {
     const argv = [script, JSON.stringify({ ...this.#config, ...changes })];
     this.#child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
     if (this.#child.stdout === null) throw new Error('no output');
-    await once(this.#child.stdout, 'data', { signal: AbortSignal.timeout(60_000) });
+    const child = this.#child;
+    const ended = once(child, 'exit').then(([code]) => {
+      throw new Error(`the host service ended with ${code} before it served; its error is above`);
+    });
+    const ready = once(this.#child.stdout, 'data', { signal: AbortSignal.timeout(60_000) });
+    await Promise.race([ready, ended]);
   }
 
   async end(signal: NodeJS.Signals): Promise<void> {

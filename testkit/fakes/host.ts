@@ -211,6 +211,8 @@ export class FakeHost implements AsyncDisposable {
         await this.#gates.pass('hibernate');
         if (this.behaviour.hibernateFailure !== undefined)
           throw PolydevError.fromReport({ error: this.behaviour.hibernateFailure });
+        if (machine.state !== 'running' && machine.state !== 'hibernated')
+          throw new PolydevError('conflict', `it is ${machine.state} and cannot hibernate`);
         if (machine.state === 'running') machine.agent.die();
         machine.state = 'hibernated';
         return void json(this.#show(machine));

@@ -46,7 +46,7 @@ export const TRANSLATION_MIB = 1024;
  * Everything that is emulated but what makes it slow. erms: copying byte by byte would be the fastest way then. pku: every change of these keys,
  * which Chromium's JavaScript makes all the time, forgets all pages. la57: five levels of page tables. avx and what needs it: emulated call by call.
  */
-const EMULATED_PROCESSOR = 'max,-erms,-pku,-la57,-avx,-avx2,-fma,-f16c';
+export const EMULATED_PROCESSOR = 'max,-erms,-pku,-la57,-avx,-avx2,-fma,-f16c';
 
 /**
  * What the kernel would have to measure, in kHz: under software emulation on a busy host its own measurement fails in some

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { run } from '../../system/command.ts';
-import type { Accelerator } from './args.ts';
+import { type Accelerator, EMULATED_PROCESSOR } from './args.ts';
 import { Qmp } from './qmp.ts';
 import type { Maker } from './state.ts';
 
@@ -20,7 +20,7 @@ const Migration = z.object({ status: z.string().optional(), 'error-desc': z.stri
 
 /** Of this computer: with hardware virtualization the guest sees its very processor. */
 function processorOf(accelerator: Accelerator): string {
-  if (accelerator === 'tcg') return 'emulated';
+  if (accelerator === 'tcg') return EMULATED_PROCESSOR;
   const cpuinfo = readFileSync('/proc/cpuinfo', 'utf8');
   const field = (name: string): string => new RegExp(`^${name}\\s*: (.*)$`, 'm').exec(cpuinfo)?.[1] ?? '';
   const flags = createHash('sha256').update(field('flags')).digest('hex').slice(0, 12);
