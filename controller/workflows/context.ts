@@ -55,6 +55,8 @@ export interface Context {
   readonly settings: WorkflowSettings;
   readonly log: Logger;
   readonly meters: Meters;
+  /** What was begun before was begun by an earlier controller. */
+  readonly began: Date;
   /** Fires when this controller shuts down: steps are left where they are, for the next start. */
   readonly closing: AbortSignal;
 }

@@ -51,12 +51,12 @@ export function createCredentials(context: Context, flows: MachineFlows): Creden
       if (holder === undefined || !AWAKE_OR_ASLEEP.includes(holder.state)) return forget();
       // The file is on the private disk of a stopped machine too: it is started for this and stopped again.
       const asleep = holder.state === 'stopped';
-      if (holder.state !== 'ready') await runMachineFlow(flows.start, 'start', holder.id);
+      if (holder.state !== 'ready') await runMachineFlow(context, flows.start, 'start', holder.id);
       try {
         await agentOf(context, holder.id).deleteCredential(provider);
         await forget();
       } finally {
-        if (asleep) await runMachineFlow(flows.stop, 'stop', holder.id);
+        if (asleep) await runMachineFlow(context, flows.stop, 'stop', holder.id);
       }
     },
   };

@@ -65,6 +65,7 @@ export async function createServices(deps: ServicesDeps): Promise<Services & Asy
     settings: { ...DEFAULT_SETTINGS, ...deps.settings },
     log,
     meters: createMeters(),
+    began: new Date(),
     closing: closing.signal,
   };
 
