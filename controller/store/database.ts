@@ -8,6 +8,7 @@ import { upkeep } from './migrations/0002-upkeep.ts';
 import { life } from './migrations/0003-life.ts';
 import { health } from './migrations/0004-health.ts';
 import { pool as warmPool } from './migrations/0005-pool.ts';
+import { revision } from './migrations/0006-revision.ts';
 import type { Database, Tables } from './tables.ts';
 
 /** All migrations, run in the order of their names. */
@@ -17,6 +18,7 @@ const MIGRATIONS = {
   '0003-life': life,
   '0004-health': health,
   '0005-pool': warmPool,
+  '0006-revision': revision,
 };
 
 /** Any fixed number that nothing else in the database locks: "polydev" as bytes. */

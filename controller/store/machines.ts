@@ -168,6 +168,7 @@ export async function advanceMachine(
       .set({
         state: to,
         stateAt: sql<Date>`clock_timestamp()`,
+        revision: sql<number>`revision + 1`,
         ...columns(patch),
         ...(to === 'creating'
           ? { startedAt: sql<Date>`clock_timestamp()`, stamps: '[]', address: null }

@@ -80,6 +80,8 @@ export interface MachinesTable {
   createdAt: CreatedAt;
   /** When it entered its state. */
   stateAt: ColumnType<Date, Date | undefined, Date>;
+  /** Counts its changes of state. */
+  revision: Generated<number>;
   /** When it last entered `creating`. */
   startedAt: NullableDate;
   endedAt: NullableDate;

@@ -14,6 +14,7 @@ import { getMachine } from '../store/machines.ts';
 import { agentOf, type Context } from './context.ts';
 import type { MachineFlows } from './machine-flows.ts';
 import { runMachineFlow } from './machine-service.ts';
+import { readMachine } from './machine-steps.ts';
 
 /** States of a machine whose disk may have the file. */
 const AWAKE_OR_ASLEEP: readonly MachineState[] = [
@@ -51,12 +52,12 @@ export function createCredentials(context: Context, flows: MachineFlows): Creden
       if (holder === undefined || !AWAKE_OR_ASLEEP.includes(holder.state)) return forget();
       // The file is on the private disk of a stopped machine too: it is started for this and stopped again.
       const asleep = holder.state === 'stopped';
-      if (holder.state !== 'ready') await runMachineFlow(context, flows.start, 'start', holder.id);
+      if (holder.state !== 'ready') await runMachineFlow(context, flows.start, 'start', holder);
       try {
         await agentOf(context, holder.id).deleteCredential(provider);
         await forget();
       } finally {
-        if (asleep) await runMachineFlow(context, flows.stop, 'stop', holder.id);
+        if (asleep) await runMachineFlow(context, flows.stop, 'stop', await readMachine(context, holder.id));
       }
     },
   };

@@ -12,49 +12,25 @@ import { getSession } from '../store/sessions.ts';
 import type { MachineRow } from '../store/tables.ts';
 import { agentOf, type Context } from './context.ts';
 import { LONGEST_BOOT_MS } from './deadlines.ts';
-import type { MachineFlow, MachineFlows } from './machine-flows.ts';
+import { asking, type MachineFlow, type MachineFlows } from './machine-flows.ts';
 import { readMachine } from './machine-steps.ts';
 import { unwrap } from './result.ts';
 
 /** Longer than any of them takes by its own deadlines: a boot, or a stop of an emulated guest and what is taken back afterwards. */
 const FLOW_DEADLINE_MS = LONGEST_BOOT_MS + 120_000;
 
-/** What an earlier controller had done already is over at once; what it had not is not waited for longer. */
-const EARLIER_MS = 10_000;
-const NAMES = ['start', 'resume', 'hibernate', 'hibernate-idle', 'stop'] as const;
-type MachineFlowName = (typeof NAMES)[number] | 'destroy';
-
-/**
- * Waits for what an earlier controller had begun with a machine. It is taken up some time after the start of this one, and must not undo
- * then what is asked for now: a hibernation that was done, and not noted as done, would put to sleep a machine that was woken since.
- */
-async function afterEarlier({ began, closing }: Context, id: MachineId): Promise<void> {
-  const earlier = await DBOS.listWorkflows({
-    // DBOS puts what it takes up into a queue of its own, which it looks at once a second.
-    status: ['PENDING', 'ENQUEUED'],
-    workflow_id_prefix: NAMES.map((name) => `${name}-${id}-`),
-    endTime: began.toISOString(),
-    loadInput: false,
-    loadOutput: false,
-  });
-  if (earlier.length === 0) return;
-  const ends = earlier.map(({ workflowID }) => DBOS.retrieveWorkflow(workflowID).getResult());
-  await Promise.race([
-    Promise.allSettled(ends),
-    sleep(EARLIER_MS, undefined, { ref: false, signal: closing }).catch(() => undefined),
-  ]);
-}
+type MachineFlowName = 'start' | 'resume' | 'hibernate' | 'stop' | 'destroy';
 
 /** Runs a machine's workflow to its end. */
 export async function runMachineFlow(
   context: Context,
   flow: MachineFlow,
   name: MachineFlowName,
-  id: MachineId,
+  row: MachineRow,
 ): Promise<void> {
-  // What ends a machine for good waits for nothing.
-  if (name !== 'destroy') await afterEarlier(context, id);
-  const handle = await DBOS.startWorkflow(flow, { workflowID: `${name}-${id}-${randomUUID()}` })(id);
+  const { id } = row;
+  const workflowID = `${name}-${id}-${randomUUID()}`;
+  const handle = await DBOS.startWorkflow(flow, { workflowID })(asking(context, row));
   const result = await Promise.race([handle.getResult(), sleep(FLOW_DEADLINE_MS, null, { ref: false })]);
   if (result === null) {
     throw new PolydevError('machine_unreachable', `machine ${id}: ${name} is still under way`);
@@ -73,7 +49,7 @@ export function createMachines(context: Context, flows: MachineFlows): Machines 
     }
     if (row.state !== 'destroyed') {
       await recordAudit(db, { who: row.userId, action: `machine.${action}`, target: id });
-      await runMachineFlow(context, flows[action === 'resume' ? 'start' : action], action, id);
+      await runMachineFlow(context, flows[action === 'resume' ? 'start' : action], action, row);
     }
     return toMachine(await readMachine(context, id));
   };
@@ -85,7 +61,7 @@ export function createMachines(context: Context, flows: MachineFlows): Machines 
     if (['destroying', 'destroyed', 'failed'].includes(row.state)) {
       throw new PolydevError('conflict', `machine ${id} is ${row.state}`);
     }
-    await runMachineFlow(context, flows.start, 'start', id);
+    await runMachineFlow(context, flows.start, 'start', row);
     return readMachine(context, id);
   };
 

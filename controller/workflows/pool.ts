@@ -13,7 +13,7 @@ import { advanceMachine } from '../store/machines.ts';
 import { claimPooled, lastPoolFailure, listPooled, requestPooled } from '../store/pool.ts';
 import type { MachineRow, SessionRow } from '../store/tables.ts';
 import { agentOf, type Context, pooledAgentOf, readOperatorSettings } from './context.ts';
-import type { MachineFlows } from './machine-flows.ts';
+import { asking, type MachineFlows } from './machine-flows.ts';
 import { destroyMachine } from './machine-steps.ts';
 import { preserve } from './preserve.ts';
 
@@ -169,8 +169,9 @@ async function isTime(context: Context, settings: Settings, rows: readonly Machi
 async function startOne(context: Context, flows: MachineFlows, realm: Realm): Promise<void> {
   const { limits, display } = context.settings;
   const id = newMachineId();
-  await requestPooled(context.db, { id, realm, hostId: context.host.id, limits: limits.browser, display });
-  await DBOS.startWorkflow(flows.start, { workflowID: `warm-${id}` })(id);
+  const place = { hostId: context.host.id, limits: limits.browser, display };
+  const row = await requestPooled(context.db, { id, realm, ...place });
+  await DBOS.startWorkflow(flows.start, { workflowID: `warm-${id}` })(asking(context, row));
 }
 
 /** Takes it from the pool first: nobody is given one that goes. */

@@ -18,7 +18,7 @@ import { type Context, readOperatorSettings } from './context.ts';
 import { applicationVersion } from './engine.ts';
 import { type LoginFlow, loginWorkflowId } from './login.ts';
 import { startLoginFlow } from './logins.ts';
-import type { MachineFlows } from './machine-flows.ts';
+import { asking, type MachineFlows } from './machine-flows.ts';
 import { destroyMachine, fail, reach } from './machine-steps.ts';
 import { settleSleep } from './sleep-steps.ts';
 import { endedError } from './watch.ts';
@@ -101,7 +101,7 @@ async function hibernateWhenIdle(context: Context, row: MachineRow, flows: Machi
   if (hibernateAfterSeconds === 0 || unused < hibernateAfterSeconds * 1000) return;
   // Once for each time that it is idle, also when it fails.
   const workflowID = `hibernate-idle-${row.id}-${row.usedAt.getTime()}`;
-  await DBOS.startWorkflow(flows.hibernateIdle, { workflowID })(row.id);
+  await DBOS.startWorkflow(flows.hibernateIdle, { workflowID })(asking(context, row));
 }
 
 async function destroyUnowned(context: Context, id: MachineId, why: string): Promise<void> {
