@@ -34,7 +34,8 @@ export default defineConfig({
           name: 'faults',
           include: ['testkit/faults/faults.test.ts'],
           environment: 'node',
-          testTimeout: 120_000,
+          // Longer than any boot is followed: one that stalls is to be named, with its evidence.
+          testTimeout: 300_000,
           hookTimeout: 120_000,
           pool: 'forks',
         },

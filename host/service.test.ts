@@ -87,7 +87,7 @@ describe.skipIf(missing !== undefined)(`host service (needs ${missing ?? 'nothin
     expect(put.status).toBe(200);
     const machine = HostMachine.parse(put.body);
     expect(machine).toMatchObject({ state: 'running', exit: null, address: expect.stringContaining('.') });
-    expect(machine.stamps.map(({ checkpoint }) => checkpoint)).toEqual(['hypervisor', 'init']);
+    expect(machine.stamps.map(({ checkpoint }) => checkpoint)).toEqual(['hypervisor', 'kernel', 'init']);
     expect(await shout(spec.id, 'over http')).toBe('OVER HTTP');
     expect((await call('GET', `${path}/exit`)).body).toEqual({ exit: null });
     const waiting = call('GET', `${path}/exit?wait=20`);

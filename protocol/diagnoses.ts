@@ -158,6 +158,11 @@ export const DIAGNOSES = {
     "The machine's clock is days or years off.",
     'Set the clock of the host, or look for what changes the command line of the hypervisor on this host.',
   ),
+  guest_timer_wrong: entry(
+    'operator',
+    "The guest's kernel could not measure its timer.",
+    'The host has too little time for an emulated machine, or its clock is wrong: start fewer at once, or look at its load.',
+  ),
   agent_runtime_unusable: entry(
     'system',
     'The program that runs the agent cannot be executed.',

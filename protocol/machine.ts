@@ -80,17 +80,28 @@ export const AGENT_PORT = 8080;
 export const POWER_PORT = 1;
 
 /**
- * The boot checklist, in order. `hypervisor` and `init` are stamped by the host, `agent` by whoever reaches it first, the rest
- * by the agent. `init`: the first program runs; a virtual machine's kernel was up by then, and it says so on the console. A CLI
- * machine has no desktop and no browser.
+ * The boot checklist, in order. `hypervisor`, `kernel` and `init` are stamped by the host, `agent` by whoever reaches it first, the
+ * rest by the agent. `kernel`: its first words on a virtual machine's console; where the kernel is the host's it runs already. `init`:
+ * the first program runs. A CLI machine has no desktop and no browser.
  */
-export const CHECKPOINTS = ['hypervisor', 'init', 'agent', 'desktop', 'browser', 'provider'] as const;
+export const CHECKPOINTS = [
+  'hypervisor',
+  'kernel',
+  'init',
+  'agent',
+  'desktop',
+  'browser',
+  'provider',
+] as const;
 export const Checkpoint = z.enum(CHECKPOINTS);
 export type Checkpoint = z.infer<typeof Checkpoint>;
 
 export function checklist(kind: MachineKind): readonly Checkpoint[] {
   return kind === 'browser' ? CHECKPOINTS : CHECKPOINTS.filter((c) => c !== 'desktop' && c !== 'browser');
 }
+
+/** What nobody inside a machine can stamp. */
+export const BEFORE_INIT: readonly Checkpoint[] = ['hypervisor', 'kernel'];
 
 export const Stamp = z.object({ checkpoint: Checkpoint, at: z.iso.datetime({ precision: 3 }) });
 export type Stamp = z.infer<typeof Stamp>;

@@ -60,6 +60,7 @@ export async function followBoot(boot: BootToFollow): Promise<void> {
   };
   const overdue = watchDeadlines(boot, reached, over, limit, seenByHost);
   let known = boot.agentVersion === null;
+  let askHostAt = 0;
   try {
     for (;;) {
       limit.throwIfAborted();
@@ -77,6 +78,11 @@ export async function followBoot(boot: BootToFollow): Promise<void> {
         // Until the agent listens, nobody answers.
         if (PolydevError.from(error).code !== 'machine_unreachable') throw error;
       }
+      // Until then its host may see how far it is.
+      if (!reached.has('init') && performance.now() >= askHostAt) {
+        await seenByHost();
+        askHostAt = performance.now() + HOST_EVERY_MS;
+      }
       await sleep(40, undefined, { signal: limit });
     }
   } catch (error) {
@@ -88,6 +94,9 @@ export async function followBoot(boot: BootToFollow): Promise<void> {
     await Promise.all([exit, overdue]);
   }
 }
+
+/** So often the host is asked what it sees of a guest that nobody can ask, ms. */
+const HOST_EVERY_MS = 500;
 
 /** What else it does is of no interest when it is not the agent that was verified. */
 async function checkVersion(agent: AgentClient, wanted: string | null, signal: AbortSignal): Promise<void> {

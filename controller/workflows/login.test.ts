@@ -62,6 +62,7 @@ describe('a login session', () => {
     const stamps = done.timeline.filter((event) => event.kind === 'checkpoint');
     expect(stamps.map((event) => event.name)).toEqual([
       'hypervisor',
+      'kernel',
       'init',
       'agent',
       'desktop',

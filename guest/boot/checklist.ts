@@ -1,10 +1,16 @@
 /** boot/: the boot checklist, and what the agent sets up in the system before the person's programs start. */
 import type { BootEvent } from '../../protocol/agent.ts';
 import type { PolydevError } from '../../protocol/errors.ts';
-import { type Checkpoint, checklist, type MachineKind, type Stamp } from '../../protocol/machine.ts';
+import {
+  BEFORE_INIT,
+  type Checkpoint,
+  checklist,
+  type MachineKind,
+  type Stamp,
+} from '../../protocol/machine.ts';
 import { Feed } from '../feed.ts';
 
-/** Stamps of the guest's part of the boot. `hypervisor` is the host's and not waited for here. */
+/** Stamps of the guest's part of the boot; what is the host's is not waited for here. */
 export class BootChecklist {
   readonly #expected: readonly Checkpoint[];
   readonly #stamps = new Map<Checkpoint, Stamp>();
@@ -13,7 +19,7 @@ export class BootChecklist {
   #ready = false;
 
   constructor(kind: MachineKind) {
-    this.#expected = checklist(kind).filter((checkpoint) => checkpoint !== 'hypervisor');
+    this.#expected = checklist(kind).filter((checkpoint) => !BEFORE_INIT.includes(checkpoint));
   }
 
   get stamps(): Stamp[] {

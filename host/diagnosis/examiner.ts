@@ -99,12 +99,16 @@ export class Examiner {
     if (running && request.keep && driver.journal !== undefined && (await text('journal.log')) === '') {
       await evidence.keepJournal(id, () => driver.journal?.(id, false)).catch(() => undefined);
     }
+    // Of a machine that is here, what its driver has now; it becomes evidence when the machine goes.
+    const own = machine === undefined ? undefined : await driver.evidence?.(id).catch(() => undefined);
+    const ofDriver = async (name: string): Promise<string> =>
+      own?.[name]?.slice(-MAX_TEXT) ?? (await text(name));
     const texts = {
       'console.log': machine?.console.slice(-MAX_TEXT) ?? (await text('console.log')),
       'agent.log': await text('agent.log'),
       'journal.log': await text('journal.log'),
-      'runtime.log': await text('runtime.log'),
-      'hypervisor.log': await text('hypervisor.log'),
+      'runtime.log': await ofDriver('runtime.log'),
+      'hypervisor.log': await ofDriver('hypervisor.log'),
     };
     const recorded = running ? undefined : await this.#kept(id, 'facts-failure.json', Facts);
     const now = async (): Promise<Facts> =>

@@ -19,11 +19,11 @@ const FILES = ['console.log', 'console.older.log', 'console.newer.log'] as const
 
 const sizeOf = async (path: string): Promise<number> => (await stat(path).catch(() => undefined))?.size ?? 0;
 
-/** The first time that the guest prints this text, `seen` is told when. */
-export interface Sign {
-  readonly text: string;
-  readonly seen: (at: Date) => void;
-}
+/** Is told each line that the guest prints, until it says that it has seen enough. */
+export type LineWatch = (line: string, at: Date) => 'more' | 'enough';
+
+/** A line is not waited for longer than this; what comes after is the next one. */
+const LINE_CHARS = 1024;
 
 /** What is kept of a console in `folder`, as one text with a mark where something was dropped. */
 export async function readConsole(folder: string): Promise<string> {
@@ -42,18 +42,18 @@ export class Console {
   #tailBytes: number;
   #budget = BYTES_PER_TICK;
   #tick: NodeJS.Timeout | undefined;
-  #sign: Sign | undefined;
+  #watch: LineWatch | undefined;
   #line = '';
 
   private constructor(
     folder: string,
     fifo: string,
     kept: { headBytes: number; tailBytes: number },
-    sign: Sign | undefined,
+    watch: LineWatch | undefined,
   ) {
     const { headBytes, tailBytes } = kept;
     this.#folder = folder;
-    this.#sign = sign;
+    this.#watch = watch;
     this.#headBytes = headBytes;
     this.#tailBytes = tailBytes;
     const descriptor = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -63,12 +63,12 @@ export class Console {
     this.#socket.on('data', (bytes) => this.#take(bytes));
   }
 
-  /** Starts reading the pipe at `fifo` (made if it is not there) into files in `folder`; `sign`: what to look out for. */
-  static async open(folder: string, fifo: string, owner: number, sign?: Sign): Promise<Console> {
+  /** Starts reading the pipe at `fifo` (made if it is not there) into files in `folder`; `watch` sees every line. */
+  static async open(folder: string, fifo: string, owner: number, watch?: LineWatch): Promise<Console> {
     makeFifo(fifo, 0o600);
     chownSync(fifo, owner, owner);
     const [head = 0, , newer = 0] = await Promise.all(FILES.map((name) => sizeOf(join(folder, name))));
-    return new Console(folder, fifo, { headBytes: head, tailBytes: newer }, sign);
+    return new Console(folder, fifo, { headBytes: head, tailBytes: newer }, watch);
   }
 
   /** The guest's end. Open for both ways, so that writing never fails while no host service reads. The caller closes it. */
@@ -80,15 +80,18 @@ export class Console {
     closeSync(descriptor);
   }
 
-  /** Until it was seen, the unfinished last line is remembered: words come in pieces. */
+  /** Words come in pieces: the unfinished last line is remembered. */
   #look(bytes: Buffer): void {
-    if (this.#sign === undefined) return;
-    const text = this.#line + bytes.toString('latin1');
-    if (text.includes(this.#sign.text)) {
-      this.#sign.seen(new Date());
-      this.#sign = undefined;
+    if (this.#watch === undefined) return;
+    const at = new Date();
+    const lines = (this.#line + bytes.toString('latin1')).split('\n');
+    this.#line = (lines.pop() ?? '').slice(-LINE_CHARS);
+    for (const line of lines) {
+      if (this.#watch(line.slice(0, LINE_CHARS), at) === 'more') continue;
+      this.#watch = undefined;
       this.#line = '';
-    } else this.#line = text.slice(-this.#sign.text.length);
+      return;
+    }
   }
 
   #take(bytes: Buffer): void {

@@ -77,6 +77,8 @@ describe.skipIf(missing !== undefined)(`crash safety (needs ${missing ?? 'nothin
   });
 
   it('comes right after kills at random moments, and leaves nothing', { timeout: DEADLINE_MS }, async () => {
+    // Alone, with `-t random`, it has none yet.
+    if (benches.length === 0) benches.push(await Bench.start());
     const [bench] = benches;
     if (bench === undefined) throw new Error('there is no installation');
     const seed = process.env.POLYDEV_CRASH_SEED ?? (all ? String(randomInt(2 ** 31)) : SEED);

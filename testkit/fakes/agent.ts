@@ -17,7 +17,7 @@ import {
 } from '../../protocol/agent.ts';
 import { type ErrorCode, type ErrorReport, PolydevError } from '../../protocol/errors.ts';
 import type { ProviderId } from '../../protocol/ids.ts';
-import { type Checkpoint, checklist, type MachineSpec } from '../../protocol/machine.ts';
+import { BEFORE_INIT, type Checkpoint, checklist, type MachineSpec } from '../../protocol/machine.ts';
 import { providers } from '../../providers/index.ts';
 
 /** What images are verified with, as the fake host says. */
@@ -225,7 +225,7 @@ export class FakeAgent {
   async #boot(response: http.ServerResponse): Promise<void> {
     const send = (event: BootEvent) => response.write(`${JSON.stringify(event)}\n`);
     for (const checkpoint of checklist(this.#spec.kind)) {
-      if (checkpoint === 'hypervisor') continue;
+      if (BEFORE_INIT.includes(checkpoint)) continue;
       send({ type: 'stamp', stamp: { checkpoint, at: new Date().toISOString() } });
       if (checkpoint === 'agent') {
         await this.gates.pass('boot');

@@ -12,7 +12,7 @@ import type { Diagnosis } from '../../protocol/diagnoses.ts';
 import { type ErrorReport, PolydevError } from '../../protocol/errors.ts';
 import type { HostHealth, HostMachine } from '../../protocol/host.ts';
 import { ImageId, MachineId, type ProviderId } from '../../protocol/ids.ts';
-import { type ExitReport, MachineSpec } from '../../protocol/machine.ts';
+import { BEFORE_INIT, type ExitReport, MachineSpec } from '../../protocol/machine.ts';
 import { AGENT_VERSION, type AgentBehaviour, type AgentPoint, FakeAgent } from './agent.ts';
 import { Gates, type Hold } from './gates.ts';
 
@@ -150,7 +150,7 @@ export class FakeHost implements AsyncDisposable {
       sleep: 'frozen',
       image: IMAGE,
       address: '10.99.0.2',
-      stamps: [{ checkpoint: 'hypervisor', at: new Date().toISOString() }],
+      stamps: BEFORE_INIT.map((checkpoint) => ({ checkpoint, at: new Date().toISOString() })),
       exit: machine.exit,
     };
   }

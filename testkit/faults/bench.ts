@@ -24,7 +24,7 @@ import { packDisk, stageOf } from './vm.ts';
 /** Long enough that whoever waits for it has not noticed what was certain. */
 const BOOT_DEADLINE_MS = 45_000;
 /** The same for a guest that is emulated in software on a busy computer. */
-const VM_BOOT_DEADLINE_MS = 240_000;
+const VM_BOOT_DEADLINE_MS = 150_000;
 
 /** What shows only after a while, as an address that does not come, is found by a later look. */
 const LOOKS = 15;

@@ -1,12 +1,19 @@
 /** Injects every fault and prints the table of what was made of it. RECORD_FAULTS=1 also records case.json of each. */
-import { writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { lacking, lackingForVirtual } from '../../host/testing/fixture.ts';
+import { CHECKOUT, lacking, lackingForVirtual } from '../../host/testing/fixture.ts';
 import { FaultBench, mountsAreOurs, type Outcome } from './bench.ts';
 import { CANARIES, type Fault } from './fault.ts';
 import { FAULTS, PENDING } from './index.ts';
 import { vmHost } from './vm.ts';
+
+/** What a wrong name was made from stays for whoever has to find out. */
+async function keepFiles(name: string, evidence: ReadonlyMap<string, Buffer>): Promise<void> {
+  const folder = path.join(CHECKOUT, '.artifacts', 'faults', name);
+  await mkdir(folder, { recursive: true });
+  for (const [file, content] of evidence) await writeFile(path.join(folder, file), content);
+}
 
 const missing = lacking({ image: true });
 const noVirtual = await lackingForVirtual();
@@ -59,6 +66,7 @@ describe.skipIf(missing !== undefined)(`faults (needs ${missing ?? 'nothing more
       const { diagnosis, error, found, evidence, secrets, ready, ms } = await runOn(fault);
       const said = diagnosis?.name ?? 'none';
       const right = said === fault.expect;
+      if (!right) await keepFiles(fault.name, evidence);
       rows.push([fault.name, said, right ? 'right' : 'WRONG', `${Math.round(ms)} ms`]);
       if (process.env.RECORD_FAULTS === '1' && found !== undefined) {
         const file = path.join(import.meta.dirname, fault.name, 'case.json');

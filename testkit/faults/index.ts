@@ -28,6 +28,7 @@ import { dnsDead } from './dns-dead/fault.ts';
 import { duplicateAddress } from './duplicate-address/fault.ts';
 import type { Fault } from './fault.ts';
 import { guestClockYearsOff } from './guest-clock-years-off/fault.ts';
+import { guestTimerWrong } from './guest-timer-wrong/fault.ts';
 import { hypervisorBinaryMissing } from './hypervisor-binary-missing/fault.ts';
 import { hypervisorKilledForMemory } from './hypervisor-killed-for-memory/fault.ts';
 import { identityProviderUnreachable } from './identity-provider-unreachable/fault.ts';
@@ -114,6 +115,7 @@ export const FAULTS: readonly Fault[] = [
   controlSocketOfADeadHypervisor,
   hypervisorKilledForMemory,
   guestClockYearsOff,
+  guestTimerWrong,
   agentUnitAbsent,
   agentUnitDanglingLink,
   agentUnitNotEnabled,

@@ -82,6 +82,7 @@ export const MACHINE_ACTION_WORDS: Readonly<Record<MachineAction, string>> = {
 /** `missing` when the boot ended before this point. */
 export const CHECKPOINT_WORDS: Readonly<Record<Checkpoint, { reached: string; missing: string }>> = {
   hypervisor: { reached: 'Sandbox started', missing: 'Sandbox did not start' },
+  kernel: { reached: 'Kernel is up', missing: 'Kernel did not come up' },
   init: { reached: 'First process runs', missing: 'First process did not run' },
   agent: { reached: 'Agent answers', missing: 'Agent did not answer' },
   desktop: { reached: 'Desktop is up', missing: 'Desktop did not come up' },

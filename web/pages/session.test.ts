@@ -14,7 +14,7 @@ const LOGIN_URL = 'https://auth.openai.com/oauth/authorize?client_id=app&state=x
 /** The machine of a session boots until the person can sign in. */
 function bootUntilSignIn(api: FakeApi, id: string): void {
   api.enter(id, 'preparing', { browserMachineId: newMachineId() });
-  for (const point of ['hypervisor', 'init', 'agent', 'desktop', 'browser', 'provider']) {
+  for (const point of ['hypervisor', 'kernel', 'init', 'agent', 'desktop', 'browser', 'provider']) {
     api.machineEvent(id, 'checkpoint', point);
   }
   api.enter(id, 'waiting_for_person', { loginUrl: LOGIN_URL });

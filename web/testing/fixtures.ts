@@ -74,6 +74,7 @@ export function fixtures(now = Date.now()) {
       removeAt: null,
       stamps: [
         { checkpoint: 'hypervisor', at: iso(now - 12 * 24 * HOUR + 84) },
+        { checkpoint: 'kernel', at: iso(now - 12 * 24 * HOUR + 84) },
         { checkpoint: 'init', at: iso(now - 12 * 24 * HOUR + 131) },
         { checkpoint: 'agent', at: iso(now - 12 * 24 * HOUR + 317) },
         { checkpoint: 'provider', at: iso(now - 12 * 24 * HOUR + 402) },
@@ -98,6 +99,7 @@ export function fixtures(now = Date.now()) {
       removeAt: iso(now + HOUR),
       stamps: [
         { checkpoint: 'hypervisor', at: iso(failedAt + 91) },
+        { checkpoint: 'kernel', at: iso(failedAt + 91) },
         { checkpoint: 'init', at: iso(failedAt + 140) },
         { checkpoint: 'agent', at: iso(failedAt + 322) },
       ],
@@ -112,6 +114,7 @@ export function fixtures(now = Date.now()) {
     [38, 'session', 'state', 'preparing'],
     [40, 'machine', 'state', 'creating'],
     [91, 'machine', 'checkpoint', 'hypervisor'],
+    [91, 'machine', 'checkpoint', 'kernel'],
     [140, 'machine', 'checkpoint', 'init'],
     [322, 'machine', 'checkpoint', 'agent'],
     [4_420, 'machine', 'state', 'failed'],

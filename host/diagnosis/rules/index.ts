@@ -26,6 +26,7 @@ import { addressTwoOwners, dhcpSilent } from './guest-address.ts';
 import { guestClockWrong } from './guest-clock-wrong.ts';
 import { guestDiskFull } from './guest-disk-full.ts';
 import { guestOutOfMemory } from './guest-out-of-memory.ts';
+import { guestTimerWrong } from './guest-timer-wrong.ts';
 import { hostDiskFull } from './host-disk-full.ts';
 import { hypervisorKilled } from './hypervisor-killed.ts';
 import { hypervisorMissing } from './hypervisor-missing.ts';
@@ -65,6 +66,7 @@ export const RULES: readonly Rule[] = [
   addressesExhausted,
   memoryTooSmall,
   hypervisorKilled,
+  guestTimerWrong,
   guestOutOfMemory,
   rootDeviceMissing,
   pidsTooSmall,

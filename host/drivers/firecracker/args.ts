@@ -1,5 +1,6 @@
 /** What a machine's jailer and Firecracker are asked for. Nothing here runs anything. */
 import type { Limits, MachineKind } from '../../../protocol/machine.ts';
+import { KERNEL_CONSOLE } from '../vm/arguments.ts';
 import type { Call } from './api.ts';
 import { IN_JAIL } from './jail.ts';
 
@@ -59,7 +60,7 @@ export const GUEST_CID = 3;
 /** Words for the kernel that every guest of ours gets, also the smallest. Firecracker adds where its devices are. */
 export const kernelArguments = (more: readonly string[]): string =>
   [
-    'console=ttyS0 quiet loglevel=4 panic=-1',
+    KERNEL_CONSOLE,
     // The only way out of a microVM: its keyboard controller resets it, and Firecracker ends.
     'reboot=k i8042.noaux i8042.nomux i8042.dumbkbd',
     // One serial port, as there is: the kernel need not look for three more.

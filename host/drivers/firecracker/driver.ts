@@ -24,7 +24,7 @@ import { endProcess, runs } from '../../system/processes.ts';
 import { unmount, type WaitStatus } from '../../system/syscalls.ts';
 import type { Driver, DriverReport, Machine } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
-import { initSign } from '../vm/arguments.ts';
+import { stampHypervisor, watchBoot } from '../vm/boot-watch.ts';
 import { diskOwner, ensureDisk, removeDisk } from '../vm/disk.ts';
 import { journalOnDisk } from '../vm/journal.ts';
 import { requireKvm } from '../vm/kvm.ts';
@@ -179,10 +179,10 @@ export class FirecrackerDriver implements Driver {
     await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
     const stamps: Stamp[] = [];
     let state: State | undefined;
-    const sign = initSign(stamps, async () => {
+    const keep = async (): Promise<void> => {
       if (state !== undefined && this.#machines.has(spec.id)) await writeState(place.folder, state);
-    });
-    const console = await Console.open(place.folder, place.console, owner, sign);
+    };
+    const console = await Console.open(place.folder, place.console, owner, watchBoot({ stamps, keep }));
     await using undo = new AsyncDisposableStack();
     undo.defer(() => console.close());
     await this.#openLogs(spec.id, owner);
@@ -214,7 +214,7 @@ export class FirecrackerDriver implements Driver {
         },
         signal,
       );
-      stamps.unshift({ checkpoint: 'hypervisor', at: new Date().toISOString() });
+      stampHypervisor(stamps);
       const { address } = attachment;
       const { version } = binaries;
       const record = { driver: 'firecracker' as const, spec, image, address, owner, root, version };

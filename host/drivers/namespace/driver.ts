@@ -147,6 +147,7 @@ export class NamespaceDriver implements Driver {
     );
     const stamps: Stamp[] = [
       { checkpoint: 'hypervisor', at: container.createdAt.toISOString() },
+      { checkpoint: 'kernel', at: container.createdAt.toISOString() },
       { checkpoint: 'init', at: new Date().toISOString() },
     ];
     const state: State = {

@@ -1,7 +1,7 @@
 /** The command line of a machine's hypervisor. Nothing here runs anything. */
 import { readFileSync } from 'node:fs';
 import type { Limits, MachineKind } from '../../../protocol/machine.ts';
-import { guestArguments } from '../vm/arguments.ts';
+import { guestArguments, KERNEL_CONSOLE } from '../vm/arguments.ts';
 
 export type Accelerator = 'tcg' | 'kvm';
 
@@ -58,6 +58,9 @@ export function clockKhz(cpuinfo = readFileSync('/proc/cpuinfo', 'utf8')): numbe
   return bogomips === undefined ? undefined : Math.round(Number(bogomips) * 500);
 }
 
+/** Ticks a second of Debian's kernels (CONFIG_HZ): the second processor would measure how many loops fit into one, by waiting for several. */
+const KERNEL_HZ = 250;
+
 /**
  * Translated code is slow to start: guarding it against speculation guards nothing, and what the kernel tests of its own
  * ciphers and prepares for tracing takes a second that nobody needs.
@@ -65,14 +68,16 @@ export function clockKhz(cpuinfo = readFileSync('/proc/cpuinfo', 'utf8')): numbe
 const SOFTWARE_ONLY = [
   'mitigations=off cryptomgr.notests',
   'initcall_blacklist=init_kprobe_trace,load_system_certificate_list',
+  // How fast its timer runs is the one thing that the kernel must measure itself; see timer.ts.
+  'apic=verbose',
 ] as const;
 
 export const kernelArguments = (accelerator: Accelerator, more: readonly string[]): string => {
   const khz = accelerator === 'tcg' ? clockKhz() : undefined;
   return [
-    'console=ttyS0 quiet loglevel=4 panic=-1 reboot=t',
+    `${KERNEL_CONSOLE} reboot=t`,
     ...(accelerator === 'tcg' ? [...SOFTWARE_ONLY] : []),
-    ...(khz === undefined ? [] : [`tsc_early_khz=${khz} tsc=reliable`]),
+    ...(khz === undefined ? [] : [`tsc_early_khz=${khz} tsc=reliable lpj=${(khz * 1000) / KERNEL_HZ}`]),
     ...more,
   ].join(' ');
 };

@@ -21,7 +21,7 @@ import { endProcess, runs } from '../../system/processes.ts';
 import type { WaitStatus } from '../../system/syscalls.ts';
 import type { Driver, DriverReport, Machine, Template } from '../driver.ts';
 import { claimIds, releaseIds } from '../ids.ts';
-import { initSign } from '../vm/arguments.ts';
+import { stampHypervisor, watchBoot } from '../vm/boot-watch.ts';
 import { GuestChannel } from '../vm/channel.ts';
 import { diskOwner, diskSpace, ensureDisk, removeDisk } from '../vm/disk.ts';
 import { journalOnDisk } from '../vm/journal.ts';
@@ -35,6 +35,7 @@ import {
   configOf,
   HYPERVISOR_PIDS,
   launch,
+  noteLine,
   openConsoles,
   vmParts,
   withLastLines,
@@ -55,6 +56,7 @@ import {
   writeState,
 } from './state.ts';
 import { giveDiskAway, pathsOf, QemuTemplate, type Saved, tellWhoItIs, untilSettled } from './template.ts';
+import { keepTimerRight } from './timer.ts';
 
 const MIB = 1024 * 1024;
 /** Measured: with 64 the kernel ends without a word, with 112 the guest reads its programs again and again and never gets on. */
@@ -235,10 +237,12 @@ export class QemuDriver implements Driver {
     await mkdir(logFolder(place.folder), { recursive: true, mode: 0o700 });
     const stamps: Stamp[] = [];
     let state: State | undefined;
-    const sign = initSign(stamps, async () => {
+    const keep = async (): Promise<void> => {
       if (state !== undefined && this.#machines.has(spec.id)) await writeState(place.folder, state);
-    });
-    const consoles = await openConsoles(place, owner, sign);
+    };
+    const measured = keepTimerRight(place.qmp, (line) => noteLine(place, line));
+    const onTimer = this.#options.accelerator === 'tcg' ? { onTimer: measured } : {};
+    const consoles = await openConsoles(place, owner, watchBoot({ stamps, keep, ...onTimer }));
     await using undo = new AsyncDisposableStack();
     undo.defer(() => consoles.close());
     const attachment = await this.#options.network.attachTap(spec.id, spec.realm, signal, how.address);
@@ -256,13 +260,15 @@ export class QemuDriver implements Driver {
     } finally {
       closeSync(attachment.tap);
     }
-    stamps.unshift({ checkpoint: 'hypervisor', at: new Date().toISOString() });
+    stampHypervisor(stamps);
     if (channel === undefined) throw new Error('the hypervisor did not listen');
     if (saved !== undefined) {
       const told = channel;
       const self = { config: configOf(start), attachment };
       await tellWhoItIs((port, limit) => told.dial(port, limit), saved.token, self, signal);
       told.remark(mark);
+      // What it is a copy of has booted it.
+      stamps.push({ checkpoint: 'kernel', at: new Date().toISOString() });
     }
     const { address } = attachment;
     // Whoever takes the machine over after us finds one that knows who it is, or none.

@@ -1,11 +1,11 @@
 /** From a machine's specification to its running hypervisor: the files it inherits, its limits, what is kept of both. */
-import { chownSync, closeSync, openSync, rmSync } from 'node:fs';
+import { chownSync, closeSync, openSync, rmSync, writeSync } from 'node:fs';
 import { chmod, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PolydevError } from '../../../protocol/errors.ts';
 import type { ImageId } from '../../../protocol/ids.ts';
 import type { GuestConfig, MachineSpec } from '../../../protocol/machine.ts';
-import { Console, type Sign } from '../../machines/console.ts';
+import { Console, type LineWatch } from '../../machines/console.ts';
 import type { Attachment } from '../../network/network.ts';
 import { listenUnix } from '../../system/syscalls.ts';
 import { configDrive, guestConfig, hostnameOf } from '../vm/config.ts';
@@ -129,9 +129,23 @@ export async function launch(
   );
 }
 
-/** Both pipes are read from now on; `sign`: what to look out for in what the guest prints. */
-export async function openConsoles(place: Place, owner: number, sign?: Sign): Promise<Consoles> {
-  const guest = await Console.open(place.folder, place.console, owner, sign);
+/** Into the log of the hypervisor, between what it says itself: what was done with it. */
+export function noteLine({ log }: Pick<Place, 'log'>, line: string): void {
+  try {
+    const output = Console.guestEnd(log);
+    try {
+      writeSync(output, `polydev: ${line}\n`);
+    } finally {
+      closeSync(output);
+    }
+  } catch {
+    // The machine went meanwhile, and its log with it.
+  }
+}
+
+/** Both pipes are read from now on; `watch` sees what the guest prints. */
+export async function openConsoles(place: Place, owner: number, watch?: LineWatch): Promise<Consoles> {
+  const guest = await Console.open(place.folder, place.console, owner, watch);
   const own = await Console.open(logFolder(place.folder), place.log, owner);
   const both = async (work: (one: Console) => Promise<void>): Promise<void> =>
     void (await Promise.all([guest, own].map(work)));

@@ -2,21 +2,13 @@
  * host/drivers/vm/: what every driver of virtual machines does alike, whatever hypervisor it starts: the private disk, the
  * config drive, the words for the guest's kernel, the guest's channel, the running machine. Imports no driver.
  */
-import type { MachineKind, Stamp } from '../../../protocol/machine.ts';
-import type { Sign } from '../../machines/console.ts';
+import type { MachineKind } from '../../../protocol/machine.ts';
 
 /**
- * The guest's kernel came as far as its first program, which says so at once: stamped by the host, which sees its console.
- * `keep`: writes the stamps down.
+ * What every guest's kernel says on its console: its first words as early as it can, then no more than what is noteworthy, so that
+ * a kernel that does not come up can be seen to be at work, and where it stays.
  */
-export const initSign = (stamps: Stamp[], keep: () => Promise<void>): Sign => ({
-  text: 'polydev-init: ',
-  seen: (at) => {
-    stamps.push({ checkpoint: 'init', at: at.toISOString() });
-    // Without it a later host service knows less of the boot.
-    void keep().catch(() => undefined);
-  },
-});
+export const KERNEL_CONSOLE = 'console=ttyS0 earlyprintk=ttyS0 loglevel=6 panic=-1';
 
 /** What the guest's first programs (`images/vm/init`, systemd) read of the kernel's command line. */
 export const guestArguments = (guest: { layers: number; kind: MachineKind; hostname: string }): string[] => [
