@@ -11,6 +11,7 @@ import { PolydevError } from '../../protocol/errors.ts';
 import type { EvidenceFile, HostMachine, UploadedEvidence } from '../../protocol/host.ts';
 import { type ImageId, MachineId } from '../../protocol/ids.ts';
 import type { ExitReport, MachineSpec } from '../../protocol/machine.ts';
+import { redactConsole } from '../../protocol/redact.ts';
 import type { Examined } from '../diagnosis/examiner.ts';
 import type { Driver, Machine } from '../drivers/driver.ts';
 import { wasStarted } from '../drivers/survivors.ts';
@@ -409,11 +410,11 @@ export class MachineManager {
     return channel;
   }
 
-  /** What the guest printed; also of a machine that is gone. Throws `not_found`. */
+  /** What the guest printed, without secrets; also of a machine that is gone. Throws `not_found`. */
   async console(id: MachineId): Promise<string> {
     const entry = this.#entries.get(id);
     if (entry === undefined) return (await this.#options.evidence.read(id, 'console.log')).toString('utf8');
-    return entry.machine?.console() ?? this.#options.readConsole(this.#folder(id));
+    return redactConsole(await (entry.machine?.console() ?? this.#options.readConsole(this.#folder(id))));
   }
 
   /** Files of evidence, brought up to date while the machine is here. */

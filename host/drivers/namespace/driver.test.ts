@@ -94,6 +94,20 @@ describe.skipIf(missing !== undefined)(`namespace driver (needs ${missing ?? 'no
     expect(console).toBe('first\nsecond\n');
   });
 
+  it('gives no secret away that a guest prints', async () => {
+    const { console, machines, spec } = await runGuest(
+      shellGuest(
+        'echo Authorization: Bearer canary0bearer0a6; echo refresh_token=canary0named0b7c; echo seen',
+      ),
+    );
+    await machines.destroy(spec.id);
+    const kept = (await machines.readEvidence(spec.id, 'console.log')).toString();
+    for (const text of [console, kept]) {
+      expect(text).toContain('seen\n');
+      expect(text).not.toContain('canary0');
+    }
+  });
+
   it('bounds the console, keeping beginning and end', async () => {
     const { exit, console } = await runGuest(
       shellGuest('echo begin; head -c 3000000 /dev/zero | tr "\\\\0" x; echo; echo end'),

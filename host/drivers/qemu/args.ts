@@ -69,7 +69,7 @@ const SOFTWARE_ONLY = [
   'mitigations=off cryptomgr.notests',
   'initcall_blacklist=init_kprobe_trace,load_system_certificate_list',
   // How fast its timer runs is the one thing that the kernel must measure itself; see timer.ts.
-  'apic=verbose',
+  'apic=verbose edd=off',
 ] as const;
 
 export const kernelArguments = (accelerator: Accelerator, more: readonly string[]): string => {
