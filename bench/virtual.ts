@@ -6,6 +6,7 @@ import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Output, table } from '../cli/output.ts';
+import type { HostConfig } from '../host/config.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { HostProcess } from '../testkit/contracts/host-process.ts';
 import { memoryOf } from './memory.ts';
@@ -27,32 +28,50 @@ interface Sample {
   readonly diskMiB: number;
 }
 
-/** `runs` boots, then as many copies, after one boot and one copy that are not counted. Needs root, QEMU and the image. */
-export async function benchVirtual(
-  options: { runs: number; json: boolean },
-  output: Output,
+/** What is measured: `qemu` with whatever works here, which is software emulation without KVM. */
+export type VirtualDriver = 'qemu' | 'qemu-kvm' | 'firecracker';
+
+export interface VirtualBench {
+  readonly driver: VirtualDriver;
+  readonly runs: number;
+  /** Settings of the host service that are not the usual ones: where Firecracker is, how slow this computer is. */
+  readonly config?: Partial<HostConfig>;
+  /** Also as copies of one that has booted; Firecracker makes none. */
+  readonly copies: boolean;
+}
+
+export interface VirtualReport {
+  readonly driver: string;
+  /** Making what is copied, once; null: no copies. */
+  readonly templateMs: number | null;
+  readonly rows: readonly Row[];
+}
+
+/** `runs` boots, then as many copies, after one boot and one copy that are not counted. Needs root, the hypervisor and the image. */
+export async function measureVirtual(
+  { driver, runs, config, copies }: VirtualBench,
+  progress: Output['progress'],
   signal: AbortSignal,
-): Promise<void> {
-  using alone = HostProcess.alone('qemu', BOOT_MS);
+): Promise<VirtualReport> {
+  using alone = HostProcess.alone(driver, BOOT_MS);
   const { host } = alone;
   const measure = async (stage: string, copied: boolean): Promise<Sample[]> => {
     const samples: Sample[] = [];
-    for (let run = 0; run <= options.runs && !signal.aborted; run++) {
+    for (let run = 0; run <= runs && !signal.aborted; run++) {
       const sample = await measureOne(alone, copied);
       if (run > 0) samples.push(sample);
-      const message = `${run} of ${options.runs}`;
-      output.progress({ stage, index: 1, count: 1, message, fraction: run / options.runs });
+      progress({ stage, index: 1, count: 1, message: `${run} of ${runs}`, fraction: run / runs });
     }
     return samples;
   };
-  await host.serve();
+  await host.serve(config);
   try {
-    const boots = await measure('boots', false);
+    const boots = rowsOf('boot', await measure('boots', false));
+    if (!copies) return { driver, templateMs: null, rows: boots };
     await host.end('SIGTERM');
-    await host.serve({ snapshotStart: { enabled: true, idleSeconds: 0 } });
+    await host.serve({ ...config, snapshotStart: { enabled: true, idleSeconds: 0 } });
     const templateMs = await untilTemplate(host, signal);
-    const copies = await measure('copies', true);
-    print([...rowsOf('boot', boots), ...rowsOf('copy', copies)], templateMs, options.json, output);
+    return { driver, templateMs, rows: [...boots, ...rowsOf('copy', await measure('copies', true))] };
   } finally {
     await host.end('SIGTERM');
   }
@@ -130,9 +149,14 @@ const rowsOf = (name: string, samples: readonly Sample[]): Row[] => [
   ),
 ];
 
-function print(rows: readonly Row[], templateMs: number, json: boolean, output: Output): void {
+/** As a table, or as one line of JSON. */
+export function showVirtual(
+  { driver, templateMs, rows }: VirtualReport,
+  json: boolean,
+  output: Output,
+): void {
   if (json) {
-    output.result(JSON.stringify({ driver: 'qemu', templateMs, rows }));
+    output.result(JSON.stringify({ driver, templateMs, rows }));
     return;
   }
   const cells = (r: Row): string[] => [
@@ -142,10 +166,9 @@ function print(rows: readonly Row[], templateMs: number, json: boolean, output: 
     String(r.p95),
     `${r.min}-${r.max}`,
   ];
+  const template =
+    templateMs === null ? [] : [['template: made, once (ms)', '1', String(templateMs), '', '']];
   output.result(
-    table(
-      ['MEASURED', 'N', 'MEDIAN', 'P95', 'RANGE'],
-      [...rows.map(cells), ['template: made, once (ms)', '1', String(templateMs), '', '']],
-    ),
+    table([driver.toUpperCase(), 'N', 'MEDIAN', 'P95', 'RANGE'], [...rows.map(cells), ...template]),
   );
 }

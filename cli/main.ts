@@ -1,5 +1,6 @@
 /** The entry behind `./polydev`: parses arguments, runs one command, turns errors into words and an exit code. */
 import { Command, InvalidArgumentError, Option } from 'commander';
+import type { VirtualDriver } from '../bench/virtual.ts';
 import { ProviderId } from '../protocol/ids.ts';
 import { connectApi } from './api.ts';
 import { createOutput, describeError } from './output.ts';
@@ -325,21 +326,34 @@ program
   .description('measure, side by side in one run, and print a table')
   .argument('<name>', 'start: cold start of a browser machine, and claim of a warm one')
   .addOption(
-    new Option('--driver <name>', 'qemu: virtual machines that boot, and copies; nothing has to run').choices(
-      ['qemu'],
-    ),
+    new Option('--driver <name>', 'virtual machines that boot, and copies; nothing has to run').choices([
+      'qemu',
+      'qemu-kvm',
+      'firecracker',
+    ]),
   )
+  .option('--emulated', 'with --driver: in an emulated computer that has KVM, where this one has none', false)
   .option('--runs <n>', 'how often', wholeNumber, 10)
   .option('--json', 'print JSON', false)
-  .action(async (name: string, options: { runs: number; json: boolean; driver?: 'qemu' }) => {
-    if (name !== 'start') program.error(`error: unknown benchmark "${name}"; known: start`);
-    if (options.driver !== undefined) {
-      const { benchVirtual } = await import('../bench/virtual.ts');
-      return benchVirtual(options, createOutput(), interruptible());
-    }
-    const { benchStart } = await import('../bench/start.ts');
-    await benchStart(globals().settings, options, createOutput(), interruptible());
-  });
+  .action(
+    async (
+      name: string,
+      options: { runs: number; json: boolean; emulated: boolean; driver?: VirtualDriver },
+    ) => {
+      if (name !== 'start') program.error(`error: unknown benchmark "${name}"; known: start`);
+      const { driver, runs, json, emulated } = options;
+      if (emulated && (driver === undefined || driver === 'qemu')) {
+        program.error('error: --emulated is for --driver qemu-kvm and --driver firecracker');
+      }
+      if (driver !== undefined) {
+        const { benchVirtual } = await import('../bench/emulated.ts');
+        const wanted = { driver, runs, json, emulated };
+        return benchVirtual(globals().settings, wanted, createOutput(), interruptible());
+      }
+      const { benchStart } = await import('../bench/start.ts');
+      await benchStart(globals().settings, options, createOutput(), interruptible());
+    },
+  );
 
 try {
   await program.parseAsync();

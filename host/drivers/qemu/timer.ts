@@ -4,7 +4,7 @@ import { Qmp } from './qmp.ts';
 /**
  * MHz. QEMU's local timer counts nanoseconds. The kernel compares it for 0.1 s with the clock that it was told of, and has no other way: the
  * machine type has no timer besides. When the host stops the emulated processor meanwhile, it measures anything from nothing at
- * all, does without a timer then, and waits for ever as soon as it waits (seen at a load of 2 and of 14, with Linux 6.1 and QEMU 7.2), to
+ * all, does without a timer then, and waits for ever as soon as it waits (seen at a load of 14, with Linux 6.1 and QEMU 7.2), to
  * several times too much, and everything in the guest that waits is as many times late.
  */
 const RIGHT = { least: 250, most: 2000 };
