@@ -85,8 +85,9 @@ describe.skipIf(missing !== undefined)(`crash safety (needs ${missing ?? 'nothin
     process.stderr.write(`\nrandom kills with POLYDEV_CRASH_SEED=${seed}\n`);
     const result = await storm(bench, { seed: Number(seed), kills: KILLS });
     const summary = `${stormSummary(result)}\n`;
-    await appendFile(REPORT, `\n${summary}`);
     process.stderr.write(summary);
+    await mkdir(path.dirname(REPORT), { recursive: true });
+    await appendFile(REPORT, `\n${summary}`);
     expect(result.problems).toEqual([]);
   });
 

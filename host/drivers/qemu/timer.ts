@@ -8,8 +8,12 @@ import { Qmp } from './qmp.ts';
  * several times too much, and everything in the guest that waits is as many times late.
  */
 const RIGHT = { least: 250, most: 2000 };
+export const RIGHT_MHZ = 1000;
+export const isTimerRight = (megahertz: number): boolean =>
+  megahertz >= RIGHT.least && megahertz <= RIGHT.most;
+
 /** A host that is too busy so many times in a row is too busy. */
-const STARTS = 6;
+export const STARTS = 6;
 const QMP_MS = 20_000;
 
 /** To be told what each start of this guest measured. One that never measures right ends: without a timer it would only hang. */
@@ -17,10 +21,10 @@ export function keepTimerRight(qmpPath: string, say: (line: string) => void): (m
   let starts = 0;
   return (megahertz) => {
     starts += 1;
-    if (megahertz >= RIGHT.least && megahertz <= RIGHT.most) return;
+    if (isTimerRight(megahertz)) return;
     const again = starts < STARTS;
     say(
-      `the guest's kernel measured its timer at ${megahertz} MHz, and it runs at 1000: ` +
+      `the guest's kernel measured its timer at ${megahertz} MHz, and it runs at ${RIGHT_MHZ}: ` +
         (again
           ? `it is started again (${starts} of ${STARTS - 1})`
           : `it is given up after ${STARTS} starts`),

@@ -5,8 +5,14 @@ import type { LineWatch } from '../../machines/console.ts';
 const KERNEL = 'Linux version ';
 const INIT = 'polydev-init: ';
 
-/** MHz of what the local timer of a processor counts, as the kernel has measured it (it says so with apic=verbose). */
+/** What the kernel says with apic=verbose. */
 const MEASURED = /\.\.\.\.\. host bus clock speed is (\d+\.\d+) MHz\./;
+
+/** MHz of what the local timer of a processor counts, as the kernel has measured it; undefined when this line does not say it. */
+export function timerIn(line: string): number | undefined {
+  const [, megahertz] = MEASURED.exec(line) ?? [];
+  return megahertz === undefined ? undefined : Number(megahertz);
+}
 
 export interface BootSeen {
   /** Of this boot; what is seen is added. */
@@ -28,8 +34,8 @@ export function watchBoot({ stamps, keep, onTimer }: BootSeen): LineWatch {
   };
   return (line, at) => {
     if (line.includes(KERNEL)) stamp('kernel', at);
-    const [, megahertz] = MEASURED.exec(line) ?? [];
-    if (megahertz !== undefined) onTimer?.(Number(megahertz));
+    const megahertz = timerIn(line);
+    if (megahertz !== undefined) onTimer?.(megahertz);
     if (!line.includes(INIT)) return 'more';
     // One that said nothing of itself runs all the same.
     stamp('kernel', at);
