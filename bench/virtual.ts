@@ -6,7 +6,6 @@ import { readdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Output, table } from '../cli/output.ts';
-import type { HostConfig } from '../host/config.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { HostProcess } from '../testkit/contracts/host-process.ts';
 import { memoryOf } from './memory.ts';
@@ -35,7 +34,7 @@ export interface VirtualBench {
   readonly driver: VirtualDriver;
   readonly runs: number;
   /** Settings of the host service that are not the usual ones: where Firecracker is, how slow this computer is. */
-  readonly config?: Partial<HostConfig>;
+  readonly config?: Parameters<HostProcess['serve']>[0];
   /** Also as copies of one that has booted; Firecracker makes none. */
   readonly copies: boolean;
 }
