@@ -36,6 +36,7 @@ export interface DriverContract {
 export function driverContract(contract: DriverContract): void {
   const { name, missing, bootMs, patience = 1 } = contract;
   const title = `${name} driver: contract (needs ${missing ?? 'nothing more'})`;
+  const journals = name !== 'namespace';
 
   describe.skipIf(missing !== undefined)(title, { timeout: bootMs + 60_000 }, () => {
     const token = randomBytes(16).toString('hex');
@@ -213,13 +214,25 @@ export function driverContract(contract: DriverContract): void {
       expect((await exec('sh', '-c', 'cat ~/mark')).text).toBe('mark\n');
     });
 
+    it.skipIf(!journals)('writes its journal to its disk (needs systemd)', async () => {
+      expect((await exec('logger', '--priority', 'user.info', '--tag', 'person', 'mark')).code).toBe(0);
+      // More than twice what its journald waits before it syncs; what came of it is seen below.
+      expect((await exec('sleep', '12')).code).toBe(0);
+    });
+
     it('notices when a machine is killed', async () => {
-      const waiting = host.exit(spec.id, 20);
+      const waiting = host.exit(spec.id, Math.min(20 * patience, 60));
       const inside = cgroupProcesses(`${cgroupOfInstance(bench.config.instance)}/${spec.id}`);
       const first = inside.reduce((a, b) => (Number(started(b.pid)) <= Number(started(a.pid)) ? b : a));
       process.kill(first.pid, 'SIGKILL');
       expect(await waiting).toMatchObject({ signal: 'SIGKILL' });
       expect(await host.get(spec.id)).toMatchObject({ state: 'exited' });
+    });
+
+    it.skipIf(!journals)('keeps what a machine that was killed wrote of itself (needs systemd)', async () => {
+      const text = (await host.evidenceFile(spec.id, 'journal.log')).toString('utf8');
+      expect(text).toMatch(/^-- From the disk of a guest that has ended/);
+      expect(text).toMatch(/ person\[\d+\]: mark$/m);
     });
 
     it('destroys it without a trace but the evidence', async () => {

@@ -80,8 +80,9 @@ export async function runOuter(options: {
     await sleep(100, undefined, { signal });
   }
   const append = [
-    // The clock of the emulated computer is told, not measured: measuring fails on a busy one.
-    'console=ttyS0 quiet loglevel=4 panic=-1 tsc=reliable mitigations=off nokaslr',
+    // The clock of the emulated computer is told, not measured: measuring fails on a busy one. Warnings are printed, and a
+    // kernel that is broken ends at once.
+    'console=ttyS0 quiet loglevel=5 oops=panic panic=-1 tsc=reliable mitigations=off nokaslr',
     `bench.parts=${parts.folder} bench.node=${process.execPath}`,
     `bench.inside=${path.join(import.meta.dirname, 'inside.ts')} bench.plan=${at('plan.json')}`,
   ].join(' ');
