@@ -18,8 +18,8 @@ export const kvmSuite = (driver: KvmDriver): string => `kvm-${driver}`;
 const TIMEOUT_MS = 60 * 60_000;
 const MEMORY_MIB = 5120;
 /**
- * Seen with QEMU 7.2: its emulation of nested virtualization sometimes breaks the emulated computer's kernel (a fault in the
- * middle of an exit of a guest). That says nothing about a driver, so it is done again.
+ * Seen with QEMU 7.2: its emulation of virtualization can break the emulated computer's kernel (with nested paging, which the
+ * bench does without now). That says nothing about a driver, so it is done again.
  */
 const TRIES = 3;
 const PANIC = /^.*Kernel panic - not syncing: .*$/m;

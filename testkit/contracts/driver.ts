@@ -81,7 +81,9 @@ export function driverContract(contract: DriverContract): void {
     /** Runs a command as the person; everything it printed. */
     const exec = async (...argv: string[]): Promise<{ text: string; code: number | null }> => {
       let text = '';
-      for await (const event of agent.exec({ argv, timeoutMs: 60_000 }, AbortSignal.timeout(90_000))) {
+      const timeoutMs = 60_000 * patience;
+      const limit = AbortSignal.timeout(timeoutMs + 30_000);
+      for await (const event of agent.exec({ argv, timeoutMs }, limit)) {
         if (event.type === 'exit') return { text, code: event.code };
         text += event.text;
       }
