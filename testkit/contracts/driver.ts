@@ -58,7 +58,11 @@ export function driverContract(contract: DriverContract): void {
       const argv = [script, JSON.stringify({ ...bench.config, driver: name })];
       child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
       if (child.stdout === null) throw new Error('no output');
-      await once(child.stdout, 'data', { signal: AbortSignal.timeout(bootMs) });
+      const ended = once(child, 'exit').then(([code, signal]) => {
+        throw new Error(`the host service ended with ${signal ?? code} before it served; its error is above`);
+      });
+      const serves = once(child.stdout, 'data', { signal: AbortSignal.timeout(bootMs) });
+      await Promise.race([serves, ended]);
     };
     const end = async (signal: NodeJS.Signals): Promise<void> => {
       if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;

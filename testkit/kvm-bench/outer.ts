@@ -14,7 +14,6 @@ import type { BenchParts } from './parts.ts';
 
 /** In Debian's package qemu-system-common. */
 const VIRTIOFSD = '/usr/lib/qemu/virtiofsd';
-const CPUS = 2;
 
 /** What the outer machine runs: `argv` in `cwd`; then the bytes of `report` come out. */
 export interface Plan {
@@ -48,10 +47,11 @@ export async function runOuter(options: {
   parts: BenchParts;
   plan: Plan;
   memoryMiB: number;
+  cpus: number;
   onText: (text: string) => void;
   signal: AbortSignal;
 }): Promise<Outcome> {
-  const { parts, plan, memoryMiB, onText, signal } = options;
+  const { parts, plan, memoryMiB, cpus, onText, signal } = options;
   await using undo = new AsyncDisposableStack();
   const folder = await mkdtemp(path.join(tmpdir(), 'polydev-bench-'));
   undo.defer(() => rm(folder, { recursive: true, force: true }));
@@ -91,7 +91,7 @@ export async function runOuter(options: {
       'qemu-system-x86_64',
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
       ...['-machine', 'q35,memory-backend=memory', '-accel', 'tcg,thread=multi,tb-size=512'],
-      ...['-cpu', 'EPYC,+svm,+npt', '-smp', String(CPUS), '-m', `${memoryMiB}M`],
+      ...['-cpu', 'EPYC,+svm,+npt', '-smp', String(cpus), '-m', `${memoryMiB}M`],
       ...['-object', `memory-backend-memfd,id=memory,size=${memoryMiB}M,share=on`],
       ...['-kernel', parts.kernel, '-initrd', parts.initrd, '-append', append],
       ...[
