@@ -18,8 +18,8 @@ export const kvmSuite = (driver: KvmDriver): string => `kvm-${driver}`;
 const TIMEOUT_MS = 60 * 60_000;
 const MEMORY_MIB = 5120;
 /**
- * Of the emulated computer. Seen with QEMU 7.2 and two: a guest of QEMU that comes to a stop, one of its processors busy, in two
- * runs of three; guests of Firecracker never did.
+ * Of the emulated computer. Seen with QEMU 7.2 and two: in two of three runs a guest of QEMU, or its host service, did not go on;
+ * with Firecracker never.
  */
 const CPUS: Readonly<Record<KvmDriver, number>> = { firecracker: 2, qemu: 1 };
 /**
