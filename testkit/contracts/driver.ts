@@ -36,6 +36,7 @@ export interface DriverContract {
 export function driverContract(contract: DriverContract): void {
   const { name, missing, bootMs, patience = 1 } = contract;
   const title = `${name} driver: contract (needs ${missing ?? 'nothing more'})`;
+  const journals = name !== 'namespace';
 
   describe.skipIf(missing !== undefined)(title, { timeout: bootMs + 60_000 }, () => {
     const token = randomBytes(16).toString('hex');
@@ -57,7 +58,11 @@ export function driverContract(contract: DriverContract): void {
       const argv = [script, JSON.stringify({ ...bench.config, driver: name })];
       child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
       if (child.stdout === null) throw new Error('no output');
-      await once(child.stdout, 'data', { signal: AbortSignal.timeout(bootMs) });
+      const ended = once(child, 'exit').then(([code, signal]) => {
+        throw new Error(`the host service ended with ${signal ?? code} before it served; its error is above`);
+      });
+      const serves = once(child.stdout, 'data', { signal: AbortSignal.timeout(bootMs) });
+      await Promise.race([serves, ended]);
     };
     const end = async (signal: NodeJS.Signals): Promise<void> => {
       if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
@@ -80,7 +85,9 @@ export function driverContract(contract: DriverContract): void {
     /** Runs a command as the person; everything it printed. */
     const exec = async (...argv: string[]): Promise<{ text: string; code: number | null }> => {
       let text = '';
-      for await (const event of agent.exec({ argv, timeoutMs: 60_000 }, AbortSignal.timeout(90_000))) {
+      const timeoutMs = 60_000 * patience;
+      const limit = AbortSignal.timeout(timeoutMs + 30_000);
+      for await (const event of agent.exec({ argv, timeoutMs }, limit)) {
         if (event.type === 'exit') return { text, code: event.code };
         text += event.text;
       }
@@ -213,13 +220,25 @@ export function driverContract(contract: DriverContract): void {
       expect((await exec('sh', '-c', 'cat ~/mark')).text).toBe('mark\n');
     });
 
+    it.skipIf(!journals)('writes its journal to its disk (needs systemd)', async () => {
+      expect((await exec('logger', '--priority', 'user.info', '--tag', 'person', 'mark')).code).toBe(0);
+      // More than twice what its journald waits before it syncs; what came of it is seen below.
+      expect((await exec('sleep', '12')).code).toBe(0);
+    });
+
     it('notices when a machine is killed', async () => {
-      const waiting = host.exit(spec.id, 20);
+      const waiting = host.exit(spec.id, Math.min(20 * patience, 60));
       const inside = cgroupProcesses(`${cgroupOfInstance(bench.config.instance)}/${spec.id}`);
       const first = inside.reduce((a, b) => (Number(started(b.pid)) <= Number(started(a.pid)) ? b : a));
       process.kill(first.pid, 'SIGKILL');
       expect(await waiting).toMatchObject({ signal: 'SIGKILL' });
       expect(await host.get(spec.id)).toMatchObject({ state: 'exited' });
+    });
+
+    it.skipIf(!journals)('keeps what a machine that was killed wrote of itself (needs systemd)', async () => {
+      const text = (await host.evidenceFile(spec.id, 'journal.log')).toString('utf8');
+      expect(text).toMatch(/^-- From the disk of a guest that has ended/);
+      expect(text).toMatch(/ person\[\d+\]: mark$/m);
     });
 
     it('destroys it without a trace but the evidence', async () => {

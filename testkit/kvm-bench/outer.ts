@@ -14,7 +14,6 @@ import type { BenchParts } from './parts.ts';
 
 /** In Debian's package qemu-system-common. */
 const VIRTIOFSD = '/usr/lib/qemu/virtiofsd';
-const CPUS = 2;
 
 /** What the outer machine runs: `argv` in `cwd`; then the bytes of `report` come out. */
 export interface Plan {
@@ -48,10 +47,11 @@ export async function runOuter(options: {
   parts: BenchParts;
   plan: Plan;
   memoryMiB: number;
+  cpus: number;
   onText: (text: string) => void;
   signal: AbortSignal;
 }): Promise<Outcome> {
-  const { parts, plan, memoryMiB, onText, signal } = options;
+  const { parts, plan, memoryMiB, cpus, onText, signal } = options;
   await using undo = new AsyncDisposableStack();
   const folder = await mkdtemp(path.join(tmpdir(), 'polydev-bench-'));
   undo.defer(() => rm(folder, { recursive: true, force: true }));
@@ -80,8 +80,9 @@ export async function runOuter(options: {
     await sleep(100, undefined, { signal });
   }
   const append = [
-    // The clock of the emulated computer is told, not measured: measuring fails on a busy one.
-    'console=ttyS0 quiet loglevel=4 panic=-1 tsc=reliable mitigations=off nokaslr',
+    // The clock of the emulated computer is told, not measured: measuring fails on a busy one. Warnings are printed, and a
+    // kernel that is broken ends at once.
+    'console=ttyS0 quiet loglevel=5 oops=panic panic=-1 tsc=reliable mitigations=off nokaslr',
     `bench.parts=${parts.folder} bench.node=${process.execPath}`,
     `bench.inside=${path.join(import.meta.dirname, 'inside.ts')} bench.plan=${at('plan.json')}`,
   ].join(' ');
@@ -90,7 +91,7 @@ export async function runOuter(options: {
       'qemu-system-x86_64',
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
       ...['-machine', 'q35,memory-backend=memory', '-accel', 'tcg,thread=multi,tb-size=512'],
-      ...['-cpu', 'EPYC,+svm,+npt', '-smp', String(CPUS), '-m', `${memoryMiB}M`],
+      ...['-cpu', 'EPYC,+svm,+npt', '-smp', String(cpus), '-m', `${memoryMiB}M`],
       ...['-object', `memory-backend-memfd,id=memory,size=${memoryMiB}M,share=on`],
       ...['-kernel', parts.kernel, '-initrd', parts.initrd, '-append', append],
       ...[
