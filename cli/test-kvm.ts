@@ -1,7 +1,7 @@
 /** `./polydev test kvm`: the contract of drivers that need KVM, inside a computer that has it (testkit/kvm-bench/). */
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { lackingForBench, runOuter } from '../testkit/kvm-bench/outer.ts';
+import { lackingForBench, outerCpus, runOuter } from '../testkit/kvm-bench/outer.ts';
 import { type BenchParts, ensureBenchParts } from '../testkit/kvm-bench/parts.ts';
 import type { Output } from './output.ts';
 import type { Settings } from './settings.ts';
@@ -17,11 +17,6 @@ export const kvmSuite = (driver: KvmDriver): string => `kvm-${driver}`;
 /** A boot and a driver's whole contract, at an emulated pace on a busy computer. */
 const TIMEOUT_MS = 60 * 60_000;
 const MEMORY_MIB = 5120;
-/**
- * Of the emulated computer. Seen with QEMU 7.2 and two: in two of three runs a guest of QEMU, or its host service, did not go on;
- * with Firecracker never.
- */
-const CPUS: Readonly<Record<KvmDriver, number>> = { firecracker: 2, qemu: 1 };
 /**
  * Seen with QEMU 7.2: its emulation of virtualization can break the emulated computer's kernel (with nested paging, which the
  * bench does without now). That says nothing about a driver, so it is done again.
@@ -92,7 +87,7 @@ async function runContract(
       parts,
       plan,
       memoryMiB: MEMORY_MIB,
-      cpus: CPUS[driver],
+      cpus: outerCpus(driver),
       onText,
       signal,
     });

@@ -111,6 +111,19 @@ describe('a CLI machine', () => {
     expect(await services.machines.start(cliMachineId)).toMatchObject({ state: 'ready', error: null });
   });
 
+  it('starts once for several who need it at the same moment', async () => {
+    const { cliMachineId } = await logins.connect();
+    await services.machines.stop(cliMachineId);
+    const many = Array.from({ length: 6 }, () =>
+      services.machines.terminal(cliMachineId, { cols: 80, rows: 24 }),
+    );
+    for (const terminal of await Promise.all(many)) {
+      await terminal.close();
+      terminal.stream.destroy();
+    }
+    expect(await services.machines.get(cliMachineId)).toMatchObject({ state: 'ready', error: null });
+  });
+
   it('offers terminals and commands in the CLI machine', async () => {
     const { cliMachineId } = await logins.connect();
     await services.machines.stop(cliMachineId);

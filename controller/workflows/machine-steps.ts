@@ -46,6 +46,10 @@ export async function reach(
   }
 }
 
+/** As often it may be outrun. */
+const BESIDE_OTHERS = 4;
+const ENDED: readonly MachineState[] = ['failed', 'destroying', 'destroyed'];
+
 /** How long a machine that did not start may take to be stopped; the reconciler goes on trying. */
 const STOP_DEADLINE_MS = 15_000;
 
@@ -91,7 +95,7 @@ async function stopHalfStarted(context: Context, id: MachineId): Promise<void> {
 export async function bootMachine(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
   try {
     // A host service that starts again has the machine, or takes back what it had begun: asking again is right for both.
-    await withRetries(signal, () => boot(context, id, signal), ['host_unreachable']);
+    await withRetries(signal, () => bootBesideOthers(context, id, signal), ['host_unreachable']);
   } catch (error) {
     if (signal.aborted) throw signal.reason;
     // Says nothing about the machine: the step is repeated.
@@ -108,6 +112,19 @@ export async function bootMachine(context: Context, id: MachineId, signal: Abort
       await fail(context, id, named, [state]);
     }
     throw named;
+  }
+}
+
+/** Somebody else who starts the machine at the same moment may be a step ahead: then the boot goes on from where it is now. */
+async function bootBesideOthers(context: Context, id: MachineId, signal: AbortSignal): Promise<void> {
+  for (let left = BESIDE_OTHERS; ; left--) {
+    try {
+      return await boot(context, id, signal);
+    } catch (error) {
+      const outrun = PolydevError.from(error).code === 'illegal_transition';
+      const over = ENDED.includes((await readMachine(context, id)).state);
+      if (!outrun || over || left === 0) throw error;
+    }
   }
 }
 
