@@ -122,5 +122,7 @@ async function upgrade(
       `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status] ?? 'Error'}\r\nContent-Type: application/json\r\n` +
         `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
     );
+    // What is still sent is not read by anybody, and would hide the end.
+    socket.resume();
   }
 }

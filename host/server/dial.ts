@@ -42,6 +42,8 @@ export async function handleDial(
       `HTTP/1.1 ${error.status} Error\r\nConnection: close\r\nContent-Type: application/json\r\n` +
         `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
     );
+    // What it still sends is not read by anybody, and would hide its end.
+    client.resume();
   }
 }
 

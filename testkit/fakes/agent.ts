@@ -94,7 +94,7 @@ export class FakeAgent {
     this.#server.on('upgrade', (request: http.IncomingMessage, socket: Duplex) => {
       socket.on('error', () => undefined);
       if (!this.#authorized(request)) {
-        socket.end('HTTP/1.1 401 Unauthorized\r\n\r\n');
+        socket.end('HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n').resume();
         return;
       }
       socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n');

@@ -72,7 +72,11 @@ export class FakeHost implements AsyncDisposable {
         const body = JSON.stringify({
           error: new PolydevError('machine_unreachable', `${id} is gone`).toReport(),
         });
-        socket.end(`HTTP/1.1 502 Bad Gateway\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+        socket.end(
+          `HTTP/1.1 502 Bad Gateway\r\nconnection: close\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+        );
+        // What is still sent is not read by anybody, and would hide the end.
+        socket.resume();
         return;
       }
       socket.write('HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n');
