@@ -7,6 +7,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { Machine, Session } from '../../protocol/api.ts';
 import { isFinal } from '../../protocol/lifecycles.ts';
+import { CHECKPOINTS } from '../../protocol/machine.ts';
 import { launchChromium, missingForPages, screenshot } from '../../web/testing/browser.ts';
 import { TEST_PERSON } from '../idp/people.ts';
 import { DESKTOP, seeAny, signInThroughPage } from './dashboard-person.ts';
@@ -133,7 +134,7 @@ describe.skipIf(lacking.length > 0)(`the dashboard (lacking: ${lacking.join(' ')
     const gone = page.getByRole('region', { name: 'Gone, with their evidence' });
     await gone.getByRole('link', { name: 'Browser machine' }).click();
     const boot = page.getByRole('list', { name: 'Boot checklist' });
-    const points = ['Sandbox started', 'Agent answers', 'Desktop is up', 'Browser is up', 'CLI is ready'];
+    const points = ['Sandbox started', 'Kernel is up', 'Agent answers', 'Desktop is up', 'Browser is up', 'CLI is ready'];
     for (const point of points) {
       const row = boot.getByRole('listitem').filter({ hasText: point });
       await row.waitFor();
@@ -144,7 +145,7 @@ describe.skipIf(lacking.length > 0)(`the dashboard (lacking: ${lacking.join(' ')
       .locator('time')
       .evaluateAll((all) => all.map((one) => one.getAttribute('datetime')));
     expect(times).toEqual(times.toSorted());
-    expect(times).toHaveLength(6);
+    expect(times).toHaveLength(CHECKPOINTS.length);
     const console = page.getByRole('region', { name: 'Console' }).locator('pre');
     await expect.poll(() => console.textContent(), { timeout: PATIENCE_MS }).toContain('agent');
     const evidence = page.getByRole('region', { name: 'Evidence' });
