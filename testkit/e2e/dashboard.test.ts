@@ -134,7 +134,14 @@ describe.skipIf(lacking.length > 0)(`the dashboard (lacking: ${lacking.join(' ')
     const gone = page.getByRole('region', { name: 'Gone, with their evidence' });
     await gone.getByRole('link', { name: 'Browser machine' }).click();
     const boot = page.getByRole('list', { name: 'Boot checklist' });
-    const points = ['Sandbox started', 'Kernel is up', 'Agent answers', 'Desktop is up', 'Browser is up', 'CLI is ready'];
+    const points = [
+      'Sandbox started',
+      'Kernel is up',
+      'Agent answers',
+      'Desktop is up',
+      'Browser is up',
+      'CLI is ready',
+    ];
     for (const point of points) {
       const row = boot.getByRole('listitem').filter({ hasText: point });
       await row.waitFor();
