@@ -117,3 +117,13 @@ export async function changeHypervisor({ config, id, defer }: Place, change: str
     rmSync(folder, { recursive: true, force: true });
   });
 }
+
+/** The same for a change of words: `expression` is what sed does with each word of the command line. */
+export const changeWords = (place: Place, expression: string): Promise<void> =>
+  changeHypervisor(
+    place,
+    `for word in "$@"; do
+  shift
+  set -- "$@" "$(printf %s "$word" | sed '${expression}')"
+done`,
+  );

@@ -1,5 +1,5 @@
 import type { Fault } from '../fault.ts';
-import { changeHypervisor } from '../vm.ts';
+import { changeWords } from '../vm.ts';
 
 export const noConsoleOnTheKernelCommandLine: Fault = {
   name: 'no-console-on-the-kernel-command-line',
@@ -7,13 +7,6 @@ export const noConsoleOnTheKernelCommandLine: Fault = {
   expect: 'no_console',
   spec: { kind: 'cli', realm: 'test' },
   ownMounts: true,
-  before: (place) =>
-    changeHypervisor(
-      place,
-      `for word in "$@"; do
-  shift
-  set -- "$@" "$(printf %s "$word" | sed s/console=ttyS0//)"
-done`,
-    ),
+  before: (place) => changeWords(place, 's/console=ttyS0//'),
   started: async () => undefined,
 };

@@ -1,5 +1,5 @@
 import type { Fault } from '../fault.ts';
-import { changeHypervisor } from '../vm.ts';
+import { changeWords } from '../vm.ts';
 
 export const rootDeviceMissing: Fault = {
   name: 'root-device-missing',
@@ -8,12 +8,5 @@ export const rootDeviceMissing: Fault = {
   spec: { kind: 'cli', realm: 'test' },
   ownMounts: true,
   // The private disk has another serial number than the guest looks for.
-  before: (place) =>
-    changeHypervisor(
-      place,
-      `for word in "$@"; do
-  shift
-  set -- "$@" "$(printf %s "$word" | sed s/serial=private/serial=stray/)"
-done`,
-    ),
+  before: (place) => changeWords(place, 's/serial=private/serial=stray/'),
 };
