@@ -59,6 +59,7 @@ import { vmAgentRuntimeNotExecutable } from './vm-agent-runtime-not-executable/f
 import { vmDiskFull } from './vm-disk-full/fault.ts';
 import { vmKernelMissing } from './vm-kernel-missing/fault.ts';
 import { vmKernelOfAnotherArchitecture } from './vm-kernel-of-another-architecture/fault.ts';
+import { vmMemoryDeadlock } from './vm-memory-deadlock/fault.ts';
 import { vmMemoryTooSmall } from './vm-memory-too-small/fault.ts';
 import { vmNoNetworkDevice } from './vm-no-network-device/fault.ts';
 import { xvncFails } from './xvnc-fails/fault.ts';
@@ -105,6 +106,7 @@ export const FAULTS: readonly Fault[] = [
   rootDeviceMissing,
   rootFileSystemCorrupt,
   vmMemoryTooSmall,
+  vmMemoryDeadlock,
   vmDiskFull,
   vmNoNetworkDevice,
   tapNotOnTheBridge,
