@@ -26,6 +26,7 @@ import { GuestChannel } from '../vm/channel.ts';
 import { diskOwner, diskSpace, ensureDisk, removeDisk } from '../vm/disk.ts';
 import { journalOnDisk } from '../vm/journal.ts';
 import type { Consoles } from '../vm/machine.ts';
+import { tellWhoItIs, untilSettled } from '../vm/template.ts';
 import type { Accelerator } from './args.ts';
 import { hypervisorEvidence, hypervisorFacts, logFolder } from './evidence.ts';
 import { openFlat } from './flat.ts';
@@ -55,7 +56,7 @@ import {
   writeAsleep,
   writeState,
 } from './state.ts';
-import { giveDiskAway, pathsOf, QemuTemplate, type Saved, tellWhoItIs, untilSettled } from './template.ts';
+import { giveDiskAway, pathsOf, QemuTemplate, type Saved } from './template.ts';
 import { keepTimerRight } from './timer.ts';
 
 const MIB = 1024 * 1024;
