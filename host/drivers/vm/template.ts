@@ -1,5 +1,6 @@
 /** A guest that is saved at rest, and copies of it that become machines of their own: what the driver says to their agents. */
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
+import { chmodSync, chownSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   AgentHealth,
@@ -10,21 +11,58 @@ import {
   WokeReply,
 } from '../../../protocol/agent.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
-import type { Checkpoint, GuestConfig, MachineKind } from '../../../protocol/machine.ts';
+import { newMachineId } from '../../../protocol/ids.ts';
+import type { Checkpoint, GuestConfig, MachineKind, MachineSpec } from '../../../protocol/machine.ts';
 import type { Attachment } from '../../network/network.ts';
 import { parseJson } from '../../system/files.ts';
-import type { Machine } from '../driver.ts';
+import type { Machine, Template } from '../driver.ts';
 import { askAgent, type Dial } from './agent.ts';
 import { networkdFile } from './config.ts';
 
 /** Who is not there yet at this checkpoint of its boot is not copied. */
 const READY_AT: Readonly<Record<MachineKind, Checkpoint>> = { browser: 'browser', cli: 'provider' };
 /** What a browser does after its first page, so that its copies need not do it; times the driver's slowdown. */
-const SETTLE_MS = 3_000;
+const SETTLE_MS: Readonly<Record<MachineKind, number>> = { browser: 3_000, cli: 500 };
 const POLL_MS = 250;
 /** How far a copy's clock may be off; setting it again would not make it better on a busy computer. */
 const CLOCK_NEAR_MS = 50;
 const CLOCK_ATTEMPTS = 5;
+
+/** The specification of a machine like that one which is nobody's, and the token of its agent, which nobody else knows. */
+export function asNobody(like: MachineSpec): { spec: MachineSpec; token: string } {
+  const token = randomBytes(32).toString('hex');
+  const agentTokenHash = createHash('sha256').update(token).digest('hex');
+  return { spec: { ...like, id: newMachineId(), agentTokenHash }, token };
+}
+
+/** The file is nobody's from now on: every hypervisor may read it, and none can change it. */
+export function giveAway(file: string): void {
+  chownSync(file, 0, 0);
+  chmodSync(file, 0o444);
+}
+
+export class SavedGuest implements Template {
+  readonly #copy: Template['start'];
+  readonly #release: () => Promise<void>;
+  #gone = false;
+
+  /** `copy`: starts a machine of it; `release`: takes back what is kept of it, once, and not from its copies. */
+  constructor(copy: Template['start'], release: () => Promise<void>) {
+    this.#copy = copy;
+    this.#release = release;
+  }
+
+  async start(spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
+    if (this.#gone) throw new PolydevError('machine_start_failed', 'the template was removed');
+    return this.#copy(spec, signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#gone) return;
+    this.#gone = true;
+    await this.#release();
+  }
+}
 
 /**
  * Waits until the guest has booted and come to rest, and has written its disk. Throws `machine_start_failed` when it fails, or
@@ -52,7 +90,7 @@ export async function untilSettled(
       if (stamps.includes('provider') && stamps.includes(READY_AT[machine.spec.kind])) break;
       await sleep(POLL_MS * slowdown, undefined, { signal: either });
     }
-    await sleep(SETTLE_MS * slowdown, undefined, { signal: either });
+    await sleep(SETTLE_MS[machine.spec.kind] * slowdown, undefined, { signal: either });
     // What a copy does first is in the guest's memory then.
     await askAgent(dial, { token, path: '/v1/woke', body: () => wokeNow() }, either);
     // A copy is told who it is before the person's programs go on, which the agent sees to: they would take its time, and see another machine.
