@@ -105,7 +105,11 @@ export interface Said {
 }
 
 /** Runs a command as the person; everything it printed, and how it ended. */
-export async function run({ agent }: Guest, argv: readonly string[], timeoutMs = 60_000): Promise<Said> {
+export async function run(
+  { agent }: Pick<Guest, 'agent'>,
+  argv: readonly string[],
+  timeoutMs = 60_000,
+): Promise<Said> {
   let text = '';
   const limit = AbortSignal.timeout(timeoutMs + 30_000);
   for await (const event of agent.exec({ argv: [...argv], timeoutMs }, limit)) {

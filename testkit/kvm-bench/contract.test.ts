@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { findVmParts } from '../../host/images/vm.ts';
 import { CHECKOUT, IMAGE_CACHE, lacking, newInstance } from '../../host/testing/fixture.ts';
 import { driverContract } from '../contracts/driver.ts';
+import { driverTemplateContract } from '../contracts/driver-template.ts';
 
 /** Measured: what hardware does in a second takes the emulated one many. */
 const SLOWDOWN = 10;
@@ -28,12 +29,14 @@ const bench = () => {
 /** The one that this computer was started for. */
 const driver = process.env.POLYDEV_BENCH_DRIVER === 'firecracker' ? 'firecracker' : 'qemu';
 const binary = driver === 'firecracker' && firecracker === undefined;
+const lacks = (await missing()) ?? (binary ? 'Firecracker (POLYDEV_FIRECRACKER)' : undefined);
 driverContract({
   name: driver,
-  missing: (await missing()) ?? (binary ? 'Firecracker (POLYDEV_FIRECRACKER)' : undefined),
+  missing: lacks,
   bench,
   checkout: CHECKOUT,
   bootMs: BOOT_MS,
   patience: SLOWDOWN,
   hibernates: true,
 });
+driverTemplateContract({ name: driver, missing: lacks, bench, bootMs: BOOT_MS });
