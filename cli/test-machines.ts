@@ -11,7 +11,7 @@ interface Column {
   missing: string | undefined;
 }
 
-const SUITE = /^(\w+) driver: (?:contract|life of a machine) \(needs (.+)\)$/;
+const SUITE = /^(\w+) driver: (?:contract|life of a machine|a template and its copies) \(needs (.+)\)$/;
 const MARKS: Readonly<Record<string, string>> = { passed: 'pass', failed: 'FAIL' };
 
 /** The drivers' columns of a report; none when there is no report. `where` is added to their titles. */
