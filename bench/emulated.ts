@@ -34,7 +34,7 @@ export async function benchVirtual(
     driver,
     runs,
     config: { firecracker, jailer },
-    copies: driver !== 'firecracker',
+    copies: true,
   };
   const report = emulated
     ? await measureEmulated(settings, { driver, runs }, output, signal)

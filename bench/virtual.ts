@@ -35,7 +35,7 @@ export interface VirtualBench {
   readonly runs: number;
   /** Settings of the host service that are not the usual ones: where Firecracker is, how slow this computer is. */
   readonly config?: Parameters<HostProcess['serve']>[0];
-  /** Also as copies of one that has booted; Firecracker makes none. */
+  /** Also as copies of one that has booted; not where that takes too long. */
   readonly copies: boolean;
 }
 
