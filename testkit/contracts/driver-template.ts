@@ -78,11 +78,8 @@ async function openDriver(config: HostConfig, signal: AbortSignal) {
   const images = openImageStore(config.imageCacheDir, { runDir });
   undo.defer(() => images.unmountAll());
   const input = { config, running: [], images, network, idLeases, machinesFolder, argv: undefined };
-  const choose = async (): Promise<Driver> => {
-    const { driver, report } = await chooseDriver({ ...input, signal });
-    expect(report).toMatchObject({ ok: true, problems: [] });
-    return driver;
-  };
+  // What a trial says of it is a row of the driver's own contract.
+  const choose = async (): Promise<Driver> => (await chooseDriver({ ...input, signal })).driver;
   const close = undo.move();
   return { choose, machinesFolder, [Symbol.asyncDispose]: () => close.disposeAsync() };
 }
