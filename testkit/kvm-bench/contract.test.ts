@@ -39,4 +39,4 @@ const contract = {
 } as const;
 driverContract({ ...contract, hibernates: true });
 // A start takes a minute or two here.
-driverLifeContract({ ...contract, countsProcesses: false, many: { inARow: 3, atOnce: 2 } });
+driverLifeContract({ ...contract, many: { inARow: 3, atOnce: 2 } });
