@@ -11,7 +11,7 @@ import {
 
 const missing = lacking({ image: true });
 const own = { bench: newInstance, checkout: CHECKOUT };
-/** Where processors are emulated each start takes half a minute: only when asked for. */
+/** Where processors are emulated the page of a template takes a minute or more: only when asked for. */
 const full = process.env.POLYDEV_FULL_CONTRACT === '1';
 
 driverLifeContract({
@@ -19,15 +19,13 @@ driverLifeContract({
   name: 'namespace',
   missing,
   bootMs: 60_000,
-  countsProcesses: true,
   many: { inARow: 20, atOnce: 5 },
 });
 driverLifeContract({
   ...own,
   name: 'qemu',
-  missing: full ? await lackingForVirtual() : 'time; ./polydev test machines takes it',
+  missing: await lackingForVirtual(),
   bootMs: 240_000,
-  countsProcesses: false,
   many: { inARow: 20, atOnce: 5 },
 });
 
