@@ -19,11 +19,11 @@ import {
 } from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
 import { listIfThere, removeTree } from '../../system/files.ts';
+import { claimIds, releaseIds } from '../../system/ids.ts';
 import type { Leases } from '../../system/leases.ts';
 import { endProcess, runs } from '../../system/processes.ts';
 import { unmount, type WaitStatus } from '../../system/syscalls.ts';
 import type { Driver, DriverReport, Machine } from '../driver.ts';
-import { claimIds, releaseIds } from '../ids.ts';
 import { stampHypervisor, watchBoot } from '../vm/boot-watch.ts';
 import { diskOwner, ensureDisk, removeDisk } from '../vm/disk.ts';
 import { journalOnDisk } from '../vm/journal.ts';
