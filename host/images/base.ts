@@ -1,5 +1,5 @@
 /** The base layer: Debian packages by mmdebstrap, then `images/customize.sh`. */
-import { chmod, copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { BASE_PACKAGES, DEFAULT_SUITE, EPOCH, PATH_EXCLUDES, PATH_INCLUDES } from '../../images/recipe.ts';
 import { PolydevError } from '../../protocol/errors.ts';
@@ -105,7 +105,7 @@ async function installPackages(
     context.log(`warning: no apt source of this host offers ${recipe.suite}-security`);
   }
   // The checkout may be where the sandbox cannot go.
-  await copyFile(recipe.script, script);
+  await writeFile(script, await readFile(recipe.script));
   await chmod(script, 0o755);
   await mkdir(temporary);
   await chmod(temporary, 0o1777);

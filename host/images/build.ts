@@ -92,7 +92,7 @@ export async function buildImage(options: BuildOptions): Promise<ImageManifest |
     reporter('activate')({ message: `image ${plan.id} is current`, fraction: 1 });
     return store.use(plan.id);
   };
-  if (known !== undefined && (await allThere(cacheDir, plan.layers))) {
+  if (known !== undefined && (await findLayers(cacheDir, plan.layers)) !== undefined) {
     return known.booted === undefined ? prove() : store.use(plan.id);
   }
 
@@ -123,6 +123,8 @@ async function buildLayers(
   { cacheDir, signal, log = () => undefined }: BuildOptions,
   reporter: (stage: BuildProgress['stage']) => (progress: StageProgress) => void,
 ): Promise<Layer[]> {
+  const found = await findLayers(cacheDir, plans);
+  if (found !== undefined) return found;
   await using sandbox = await openSandbox({
     folder: cacheFiles(cacheDir).tmpDir,
     signal,
@@ -140,7 +142,9 @@ async function buildLayers(
   return layers;
 }
 
-async function allThere(cacheDir: string, layers: readonly LayerPlan[]): Promise<boolean> {
-  const found = await Promise.all(layers.map((layer) => findLayer(cacheDir, layer)));
-  return found.every((layer) => layer !== undefined);
+/** The finished layers of all plans; undefined when one is missing. */
+async function findLayers(cacheDir: string, plans: readonly LayerPlan[]): Promise<Layer[] | undefined> {
+  const found = await Promise.all(plans.map((plan) => findLayer(cacheDir, plan)));
+  const there = found.filter((layer) => layer !== undefined);
+  return there.length === plans.length ? there : undefined;
 }

@@ -4,7 +4,7 @@
  *
  *   vm/<id>/kernel, initrd, vm.json    finished parts; `vm.json` is written last
  */
-import { chmod, copyFile, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import { DEFAULT_SUITE, EPOCH } from '../../images/recipe.ts';
@@ -109,7 +109,11 @@ export async function ensureVmParts(options: VmBuildOptions): Promise<VmParts> {
     const release = await kernelRelease(root);
     const finished = path.join(scratch, 'finished');
     await mkdir(finished, { mode: 0o755 });
-    await copyFile(path.join(root, 'boot', `vmlinuz-${release}`), path.join(finished, 'kernel'));
+    // Not copyFile: that copies the owner too, who is nobody of this host.
+    await writeFile(
+      path.join(finished, 'kernel'),
+      await readFile(path.join(root, 'boot', `vmlinuz-${release}`)),
+    );
     await writeFile(path.join(finished, 'initrd'), cpio(await initramfs(root, release, checkout)));
     const record: z.infer<typeof VmRecord> = { id, release, created: new Date().toISOString() };
     await writeFile(path.join(finished, 'vm.json'), `${JSON.stringify(record, null, 2)}\n`, { flush: true });
