@@ -34,6 +34,7 @@ export async function benchVirtual(
     driver,
     runs,
     config: { firecracker, jailer },
+    warmUp: true,
     copies: driver !== 'firecracker',
   };
   const report = emulated
@@ -54,7 +55,7 @@ async function measureEmulated(
   const { checkout, cacheDir, firecracker, jailer } = settings;
   const parts = await ensureBenchParts({ cacheDir, signal, log: (line) => output.say(line) });
   const config = { firecracker, jailer, slowdown: SLOWDOWN };
-  const inside: VirtualBench = { ...wanted, config, copies: false };
+  const inside: VirtualBench = { ...wanted, config, warmUp: false, copies: false };
   const argv = [
     process.execPath,
     fileURLToPath(new URL('inside.ts', import.meta.url)),

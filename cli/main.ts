@@ -297,6 +297,7 @@ image
   });
 image
   .command('list')
+  .description('the images of the cache, newest first; the current one is marked')
   .option('--json', 'print JSON', false)
   .action(async (options: { json: boolean }) => {
     const { listImages } = await import('./image.ts');

@@ -21,7 +21,6 @@ driverLifeContract({
   name: 'namespace',
   missing,
   bootMs: 60_000,
-  countsProcesses: true,
   many: { inARow: 20, atOnce: 5 },
 });
 driverLifeContract({
@@ -29,7 +28,6 @@ driverLifeContract({
   name: 'qemu',
   missing: full ? await lackingForQemu() : 'time; ./polydev test machines takes it',
   bootMs: 240_000,
-  countsProcesses: false,
   many: { inARow: 20, atOnce: 5 },
 });
 

@@ -157,6 +157,8 @@ export function driverCopiesContract(contract: DriverCopiesContract): void {
       await run(guest, ['logger', '--priority', 'user.info', '--tag', 'person', 'mark']);
       // More than twice what its journald waits before it syncs.
       await run(guest, ['sleep', '12']);
+      const facts = JSON.parse((await host.host.evidenceFile(id, 'facts-start.json')).toString('utf8'));
+      expect(facts.guest.diskKiB.available).toBeGreaterThan(0);
       const exit = host.host.exit(id, 30);
       for (const { pid } of cgroupProcesses(`${cgroupOfInstance(bench.config.instance)}/${id}`)) {
         process.kill(pid, 'SIGKILL');

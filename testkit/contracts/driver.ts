@@ -36,7 +36,7 @@ export interface DriverContract {
 export function driverContract(contract: DriverContract): void {
   const { name, missing, bootMs, patience = 1 } = contract;
   const title = `${name} driver: contract (needs ${missing ?? 'nothing more'})`;
-  const journals = name !== 'namespace';
+  const boots = name !== 'namespace';
 
   describe.skipIf(missing !== undefined)(title, { timeout: bootMs + 60_000 }, () => {
     const token = randomBytes(16).toString('hex');
@@ -212,15 +212,20 @@ export function driverContract(contract: DriverContract): void {
       },
     );
 
-    it('stops a machine in order and starts it again on its disk', async () => {
+    it('stops a machine in order and starts it again on its disk, also when its host service is killed meanwhile', async () => {
       expect(await host.stop(spec.id)).toMatchObject({ state: 'stopped' });
       expect((await ofMachine()).filter(({ kind }) => kind !== 'lease')).toEqual([]);
       expect(await host.put(spec)).toMatchObject({ state: 'running' });
+      await end('SIGKILL');
+      await serve();
       await ready();
+      // What nobody but the host sees of a boot.
+      const seen = (await host.get(spec.id))?.stamps.map(({ checkpoint }) => checkpoint);
+      if (boots) expect(seen).toEqual(['hypervisor', 'kernel', 'init']);
       expect((await exec('sh', '-c', 'cat ~/mark')).text).toBe('mark\n');
     });
 
-    it.skipIf(!journals)('writes its journal to its disk (needs systemd)', async () => {
+    it.skipIf(!boots)('writes its journal to its disk (needs systemd)', async () => {
       expect((await exec('logger', '--priority', 'user.info', '--tag', 'person', 'mark')).code).toBe(0);
       // More than twice what its journald waits before it syncs; what came of it is seen below.
       expect((await exec('sleep', '12')).code).toBe(0);
@@ -235,7 +240,7 @@ export function driverContract(contract: DriverContract): void {
       expect(await host.get(spec.id)).toMatchObject({ state: 'exited' });
     });
 
-    it.skipIf(!journals)('keeps what a machine that was killed wrote of itself (needs systemd)', async () => {
+    it.skipIf(!boots)('keeps what a machine that was killed wrote of itself (needs systemd)', async () => {
       const text = (await host.evidenceFile(spec.id, 'journal.log')).toString('utf8');
       expect(text).toMatch(/^-- From the disk of a guest that has ended/);
       expect(text).toMatch(/ person\[\d+\]: mark$/m);

@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { type ImageId, MachineId } from '../../../protocol/ids.ts';
 import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
-import { Console, readConsole } from '../../machines/console.ts';
+import { Console, type LineWatch, readConsole } from '../../machines/console.ts';
 import type { Network } from '../../network/network.ts';
 import {
   cgroupChildren,
@@ -179,10 +179,8 @@ export class FirecrackerDriver implements Driver {
     await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
     const stamps: Stamp[] = [];
     let state: State | undefined;
-    const keep = async (): Promise<void> => {
-      if (state !== undefined && this.#machines.has(spec.id)) await writeState(place.folder, state);
-    };
-    const console = await Console.open(place.folder, place.console, owner, watchBoot({ stamps, keep }));
+    const watch = this.#watchBoot(spec.id, stamps, () => state);
+    const console = await Console.open(place.folder, place.console, owner, watch);
     await using undo = new AsyncDisposableStack();
     undo.defer(() => console.close());
     await this.#openLogs(spec.id, owner);
@@ -235,6 +233,15 @@ export class FirecrackerDriver implements Driver {
     } finally {
       Console.closeGuestEnd(output);
     }
+  }
+
+  /** Follows a boot on the guest's console; what is seen is written down with the state, once there is one. */
+  #watchBoot(id: MachineId, stamps: Stamp[], state: () => State | undefined): LineWatch {
+    const keep = async (): Promise<void> => {
+      const now = state();
+      if (now !== undefined && this.#machines.has(id)) await writeState(this.#place(id).folder, now);
+    };
+    return watchBoot({ stamps, keep });
   }
 
   /** Firecracker's own log and metrics go through pipes, of which the beginning and the end are kept. */
@@ -331,7 +338,9 @@ export class FirecrackerDriver implements Driver {
     const state = await readState(place.folder);
     if (state === undefined || !runs(state) || !existsSync(place.console)) return undefined;
     if (this.#options.network.attached(id) === undefined) return undefined;
-    const console = await Console.open(place.folder, place.console, state.owner);
+    const booted = state.stamps.some(({ checkpoint }) => checkpoint === 'init');
+    const watch = booted ? undefined : this.#watchBoot(id, state.stamps, () => state);
+    const console = await Console.open(place.folder, place.console, state.owner, watch);
     await this.#openLogs(id, state.owner);
     const { pid, startTicks } = state;
     return this.#present(state, console, this.#exits.watch({ pid, startTicks }));

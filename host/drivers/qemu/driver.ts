@@ -12,7 +12,7 @@ import { type ImageId, MachineId, newMachineId } from '../../../protocol/ids.ts'
 import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
 import type { GuestFacts } from '../../evidence/facts.ts';
 import { limitFacts } from '../../evidence/limits.ts';
-import { Console } from '../../machines/console.ts';
+import { Console, type LineWatch } from '../../machines/console.ts';
 import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
 import { listIfThere, removeTree } from '../../system/files.ts';
@@ -28,7 +28,7 @@ import { journalOnDisk } from '../vm/journal.ts';
 import type { Consoles } from '../vm/machine.ts';
 import type { Accelerator } from './args.ts';
 import { hypervisorEvidence, hypervisorFacts, logFolder } from './evidence.ts';
-import { openFlat } from './flat.ts';
+import { openFlat, openFront } from './flat.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import {
   type Beginning,
@@ -237,12 +237,8 @@ export class QemuDriver implements Driver {
     await mkdir(logFolder(place.folder), { recursive: true, mode: 0o700 });
     const stamps: Stamp[] = [];
     let state: State | undefined;
-    const keep = async (): Promise<void> => {
-      if (state !== undefined && this.#machines.has(spec.id)) await writeState(place.folder, state);
-    };
-    const measured = keepTimerRight(place.qmp, (line) => noteLine(place, line));
-    const onTimer = this.#options.accelerator === 'tcg' ? { onTimer: measured } : {};
-    const consoles = await openConsoles(place, owner, watchBoot({ stamps, keep, ...onTimer }));
+    const watch = this.#watchBoot(spec.id, stamps, () => state);
+    const consoles = await openConsoles(place, owner, watch);
     await using undo = new AsyncDisposableStack();
     undo.defer(() => consoles.close());
     const attachment = await this.#options.network.attachTap(spec.id, spec.realm, signal, how.address);
@@ -279,6 +275,17 @@ export class QemuDriver implements Driver {
     await writeState(place.folder, state);
     undo.move();
     return this.#present(state, { consoles, channel }, hypervisor.exited);
+  }
+
+  /** Follows a boot on the guest's console; what is seen is written down with the state, once there is one. */
+  #watchBoot(id: MachineId, stamps: Stamp[], state: () => State | undefined): LineWatch {
+    const place = this.#place(id);
+    const keep = async (): Promise<void> => {
+      const now = state();
+      if (now !== undefined && this.#machines.has(id)) await writeState(place.folder, now);
+    };
+    const onTimer = keepTimerRight(place.qmp, (line) => noteLine(place, line));
+    return watchBoot({ stamps, keep, ...(this.#options.accelerator === 'tcg' ? { onTimer } : {}) });
   }
 
   #present(
@@ -326,7 +333,9 @@ export class QemuDriver implements Driver {
     const state = await readState(place.folder);
     if (state === undefined || !runs(state) || !existsSync(place.log)) return undefined;
     if (this.#options.network.attached(id) === undefined) return undefined;
-    const consoles = await openConsoles(place, state.owner);
+    const booted = state.stamps.some(({ checkpoint }) => checkpoint === 'init');
+    const watch = booted ? undefined : this.#watchBoot(id, state.stamps, () => state);
+    const consoles = await openConsoles(place, state.owner, watch);
     const channel = new GuestChannel(place.agent, state.mark);
     const { pid, startTicks } = state;
     return this.#present(state, { consoles, channel }, this.#exits.watch({ pid, startTicks }));
@@ -364,7 +373,11 @@ export class QemuDriver implements Driver {
     const state = await readState(folder);
     if (known === null) return null;
     const pid = state !== undefined && runs(state) ? state.pid : undefined;
-    const [diskKiB, hypervisor] = await Promise.all([diskSpace(folder), hypervisorFacts(pid, qmp)]);
+    const disk = isOverlay(folder) ? openFront : undefined;
+    const [diskKiB, hypervisor] = await Promise.all([
+      diskSpace(folder, disk).catch(() => null),
+      hypervisorFacts(pid, qmp),
+    ]);
     return { ...known, diskKiB, hypervisor };
   }
 

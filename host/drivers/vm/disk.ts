@@ -47,12 +47,15 @@ export async function ensureDisk(
 
 /**
  * Room on the disk in KiB, as its file system has written it down: seconds old while the guest runs. Read as the disk's owner,
- * since the guest may have written anything there. Null when it cannot be read.
+ * since the guest may have written anything there. `open`: for a disk that is not one file. Null when it cannot be read.
  */
-export async function diskSpace(folder: string): Promise<{ total: number; available: number } | null> {
+export async function diskSpace(
+  folder: string,
+  open: (folder: string) => number | Promise<number> = (of) => openSync(diskPath(of), 'r'),
+): Promise<{ total: number; available: number } | null> {
   const owner = diskOwner(folder);
   if (owner === undefined) return null;
-  const file = openSync(diskPath(folder), 'r');
+  const file = await open(folder);
   try {
     const argv = [...unprivileged(owner), 'dumpe2fs', '-h', '/dev/fd/3'];
     const said = await run(argv, { timeoutMs: 5000, inherit: [file] });
