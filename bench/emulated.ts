@@ -35,7 +35,7 @@ export async function benchVirtual(
     runs,
     config: { firecracker, jailer },
     warmUp: true,
-    copies: driver !== 'firecracker',
+    copies: true,
   };
   const report = emulated
     ? await measureEmulated(settings, { driver, runs }, output, signal)

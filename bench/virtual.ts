@@ -40,7 +40,7 @@ export interface VirtualBench {
   readonly config?: Parameters<HostProcess['serve']>[0];
   /** One start of each kind first that is not counted; not where one takes a quarter of an hour. */
   readonly warmUp: boolean;
-  /** Also as copies of one that has booted; Firecracker makes none. */
+  /** Also as copies of one that has booted; not where that takes too long. */
   readonly copies: boolean;
 }
 

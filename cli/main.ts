@@ -5,6 +5,7 @@ import { ProviderId } from '../protocol/ids.ts';
 import { connectApi } from './api.ts';
 import { createOutput, describeError } from './output.ts';
 import { readSettings } from './settings.ts';
+import type { KvmChoice } from './test-kvm.ts';
 
 const program = new Command('polydev')
   .description("Connects an AI coding CLI to a person's own account from any web browser.")
@@ -312,12 +313,19 @@ program
     'check (lint, types, imports), unit, faults, crash, e2e; machines and kvm only by name',
   )
   .option('--no-install', 'never install anything; say what is missing instead')
-  .action(async (parts: string[], options: { install: boolean }) => {
+  .addOption(
+    new Option('--driver <name>', 'of the part kvm: the contract of this driver').choices([
+      'firecracker',
+      'qemu',
+    ]),
+  )
+  .option('--name <pattern>', 'of the part kvm: tests whose name has this')
+  .action(async (parts: string[], options: { install: boolean } & KvmChoice) => {
     const { test } = await import('./test.ts');
     const { settings, install } = globals();
     process.exitCode = await test(
       settings,
-      { parts, install: install && options.install },
+      { ...options, parts, install: install && options.install },
       createOutput(),
       interruptible(),
     );

@@ -115,6 +115,7 @@ export function agentRoutes(parts: Parts): Routes {
       { time: Date.parse(time), at: arrived },
       Buffer.from(entropyBase64, 'base64'),
       log,
+      parts.config.slowdown,
     );
     return { time: new Date().toISOString(), ...mended };
   });

@@ -59,7 +59,7 @@ export interface AgentClient extends CredentialChannel {
  * @param patience how many times longer than usual its answers may take; for tests on an emulated computer
  */
 export function createAgentClient(
-  host: HostClient,
+  host: Pick<HostClient, 'dial'>,
   machineId: MachineId,
   token: string,
   patience = 1,

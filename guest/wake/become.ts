@@ -19,7 +19,7 @@ export async function become({ config, link }: Become, configFile: string, log: 
   const failed = (what: string): PolydevError =>
     new PolydevError('machine_start_failed', `a copy did not become ${config.machineId}: ${what}`);
   writeWhole(NETWORKD, link.networkd, 0o644);
-  const unreachable = await runAsAgent(['ip', '-batch', '-'], linkCommands(link));
+  const unreachable = await runAsAgent(['ip', '-batch', '-'], linkCommands(link), config.slowdown);
   if (unreachable !== undefined) throw failed(`network: ${unreachable}`);
   // Not of this process: what it would draw next, its twins would, too. The kernel's random numbers are new by now.
   const random = readFileSync('/proc/sys/kernel/random/uuid', 'latin1').trim().replaceAll('-', '');

@@ -172,8 +172,11 @@ export function driverCopiesContract(contract: DriverCopiesContract): void {
 
     it('boots a machine whose copy does not start', async () => {
       const machines = join(bench.config.dataDir, 'machines');
-      const [template] = await readdir(machines);
-      await rm(join(machines, template ?? '', 'devices'));
+      const [template = 'none'] = await readdir(machines);
+      // Whatever a driver keeps there.
+      for (const name of await readdir(join(machines, template))) {
+        await rm(join(machines, template, name), { recursive: true });
+      }
       const guest = host.guest('browser', LIMITS);
       await host.host.put(guest.spec);
       const described = await host.host.get(guest.spec.id);

@@ -116,7 +116,7 @@ export interface Said {
 
 /** Runs a command as the person; everything it printed, and how it ended. `usualMs`: what it may take on a computer of usual speed. */
 export async function run(
-  { agent, patience }: Guest,
+  { agent, patience = 1 }: Pick<Guest, 'agent'> & Partial<Guest>,
   argv: readonly string[],
   usualMs = 60_000,
 ): Promise<Said> {

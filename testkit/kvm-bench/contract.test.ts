@@ -4,6 +4,7 @@ import { findVmParts } from '../../host/images/vm.ts';
 import { CHECKOUT, IMAGE_CACHE, lacking, newInstance } from '../../host/testing/fixture.ts';
 import { driverContract } from '../contracts/driver.ts';
 import { driverLifeContract } from '../contracts/driver-life.ts';
+import { driverTemplateContract } from '../contracts/driver-template.ts';
 
 /** Measured: what hardware does in a second takes the emulated one many. */
 const SLOWDOWN = 10;
@@ -38,5 +39,6 @@ const contract = {
   patience: SLOWDOWN,
 } as const;
 driverContract({ ...contract, hibernates: true });
+driverTemplateContract(contract);
 // A start takes a minute or two here.
 driverLifeContract({ ...contract, many: { inARow: 3, atOnce: 2 } });

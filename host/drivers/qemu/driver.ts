@@ -2,13 +2,13 @@
  * host/drivers/qemu/: machines as virtual machines under QEMU's `microvm`, with hardware or software emulation. The image's
  * layers as read-only disks below a private one, the agent's channel as a serial port, a TAP interface on the router.
  */
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync, mkdirSync, statSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MARK_BYTES } from '../../../protocol/channel/frames.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
-import { type ImageId, MachineId, newMachineId } from '../../../protocol/ids.ts';
+import { type ImageId, MachineId } from '../../../protocol/ids.ts';
 import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
 import type { GuestFacts } from '../../evidence/facts.ts';
 import { limitFacts } from '../../evidence/limits.ts';
@@ -26,6 +26,7 @@ import { GuestChannel } from '../vm/channel.ts';
 import { diskOwner, diskSpace, ensureDisk, removeDisk } from '../vm/disk.ts';
 import { journalOnDisk } from '../vm/journal.ts';
 import type { Consoles } from '../vm/machine.ts';
+import { asNobody, SavedGuest, tellWhoItIs, untilSettled } from '../vm/template.ts';
 import type { Accelerator } from './args.ts';
 import { hypervisorEvidence, hypervisorFacts, logFolder } from './evidence.ts';
 import { openFlat, openFront } from './flat.ts';
@@ -55,7 +56,7 @@ import {
   writeAsleep,
   writeState,
 } from './state.ts';
-import { giveDiskAway, pathsOf, QemuTemplate, type Saved, tellWhoItIs, untilSettled } from './template.ts';
+import { giveDiskAway, pathsOf, type Saved } from './template.ts';
 import { keepTimerRight } from './timer.ts';
 
 const MIB = 1024 * 1024;
@@ -144,18 +145,17 @@ export class QemuDriver implements Driver {
 
   async makeTemplate(like: MachineSpec, signal: AbortSignal): Promise<Template> {
     const { accelerator, images, idLeases } = this.#options;
-    const id = newMachineId();
-    const token = randomBytes(32).toString('hex');
-    const spec = { ...like, id, agentTokenHash: createHash('sha256').update(token).digest('hex') };
+    const { spec, token } = asNobody(like);
+    const { id } = spec;
     const { folder, runFolder, qmp: qmpPath } = this.#place(id);
+    const memory = openMemoryFile('polydev-template', spec.limits.memoryMiB * MIB);
     const release = async (): Promise<void> => {
+      closeSync(memory);
       await this.reclaim(id, { disk: true });
       await removeTree(folder);
     };
     await using undo = new AsyncDisposableStack();
     undo.defer(release);
-    const memory = openMemoryFile('polydev-template', spec.limits.memoryMiB * MIB);
-    undo.defer(() => closeSync(memory));
     const machine = await this.#boot(spec, { memory: { descriptor: memory } }, signal);
     await untilSettled(machine, token, this.slowdown, signal);
     const maker = await makerHere(accelerator, (await vmParts(images)).kernel, signal);
@@ -171,7 +171,7 @@ export class QemuDriver implements Driver {
     await releaseIds(idLeases, folder);
     const { image } = machine;
     const saved = { folder, image, memory, diskBytes: statSync(disk).size, mark, token, maker };
-    const template = new QemuTemplate(saved, (copy, limit) => this.#copy(saved, copy, limit), release);
+    const template = new SavedGuest((copy, limit) => this.#copy(saved, copy, limit), release);
     undo.move();
     return template;
   }
@@ -245,7 +245,7 @@ export class QemuDriver implements Driver {
     let channel: GuestChannel | undefined;
     undo.defer(() => channel?.[Symbol.dispose]());
     const onListening = (): void => {
-      channel = new GuestChannel(place.agent, saved?.mark ?? mark);
+      channel = new GuestChannel(place.agent, saved?.mark ?? mark, this.slowdown);
     };
     const start = { ...guest, place, attachment, slowdown: this.slowdown, begins, onListening };
     let hypervisor: Hypervisor;
@@ -336,7 +336,7 @@ export class QemuDriver implements Driver {
     const booted = state.stamps.some(({ checkpoint }) => checkpoint === 'init');
     const watch = booted ? undefined : this.#watchBoot(id, state.stamps, () => state);
     const consoles = await openConsoles(place, state.owner, watch);
-    const channel = new GuestChannel(place.agent, state.mark);
+    const channel = new GuestChannel(place.agent, state.mark, this.slowdown);
     const { pid, startTicks } = state;
     return this.#present(state, { consoles, channel }, this.#exits.watch({ pid, startTicks }));
   }

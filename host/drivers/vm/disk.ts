@@ -1,5 +1,5 @@
 /** A machine's private disk: a sparse file with an ext4 that takes space only for what was written. */
-import { chownSync, closeSync, ftruncateSync, openSync, statSync } from 'node:fs';
+import { chmodSync, chownSync, closeSync, ftruncateSync, openSync, statSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DEFAULT_DISK_MIB, type MachineSpec } from '../../../protocol/machine.ts';
@@ -41,6 +41,23 @@ export async function ensureDisk(
     ],
     { signal, timeoutMs: 30_000, failure: 'machine_start_failed' },
   );
+  chownSync(draft, owner, owner);
+  await rename(draft, diskPath(folder));
+}
+
+/** Makes the disk as a copy of the file `from`; what was never written takes no space, and file systems that can share the rest. */
+export async function copyDisk(
+  folder: string,
+  from: string,
+  owner: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const draft = join(folder, '.disk.img.tmp');
+  await rm(draft, { force: true });
+  await run(['cp', '--sparse=always', '--reflink=auto', from, draft], {
+    ...{ signal, timeoutMs: 30_000, failure: 'machine_start_failed' },
+  });
+  chmodSync(draft, 0o600);
   chownSync(draft, owner, owner);
   await rename(draft, diskPath(folder));
 }
