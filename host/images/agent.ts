@@ -89,6 +89,7 @@ export async function planAgent(checkout: string): Promise<LayerPlan> {
   return {
     name: 'agent',
     id,
+    ownedByRoot: true,
     async fill(root) {
       const contents: Record<string, string> = { agent: version };
       await cp(files, root, { recursive: true, verbatimSymlinks: true });

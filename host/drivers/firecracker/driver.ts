@@ -12,10 +12,10 @@ import { Console, type LineWatch, readConsole } from '../../machines/console.ts'
 import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
 import { listIfThere, removeTree } from '../../system/files.ts';
+import { claimIds, releaseIds } from '../../system/ids.ts';
 import { endProcess, runs } from '../../system/processes.ts';
 import { unmount, type WaitStatus } from '../../system/syscalls.ts';
 import type { Driver, DriverReport, Machine, Template } from '../driver.ts';
-import { claimIds, releaseIds } from '../ids.ts';
 import type { Dial } from '../vm/agent.ts';
 import { stampHypervisor, watchBoot } from '../vm/boot-watch.ts';
 import { copyDisk, diskOwner, ensureDisk, removeDisk } from '../vm/disk.ts';

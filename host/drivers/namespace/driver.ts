@@ -22,10 +22,11 @@ import {
 } from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
 import { listIfThere, parseJson, readIfThere, removeTree, writeAtomic } from '../../system/files.ts';
+import { claimIds, releaseIds } from '../../system/ids.ts';
 import type { Leases } from '../../system/leases.ts';
 import { runs } from '../../system/processes.ts';
+import { closeUserNamespace, openUserNamespace } from '../../system/userns.ts';
 import type { Driver, DriverReport, Machine } from '../driver.ts';
-import { claimIds, releaseIds } from '../ids.ts';
 import { closeChannel, openChannel } from './channel.ts';
 import { type ContainerPlace, RUNTIME_FILES, removeContainer, startContainer } from './container.ts';
 import { closeDisk, diskOwner, openDisk } from './disk.ts';
@@ -33,7 +34,6 @@ import { guestFacts } from './facts.ts';
 import { NamespaceMachine } from './machine.ts';
 import { probe } from './probe.ts';
 import { mountRootfs, unmountRootfs } from './rootfs.ts';
-import { closeUserNamespace, openUserNamespace } from './userns.ts';
 
 /** What the driver needs of the image store. */
 export interface ImageSource {
