@@ -10,6 +10,7 @@ import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type AgentClient, createAgentClient } from '../../controller/hosts/agent-client.ts';
 import { wake, wokeNow } from '../../controller/hosts/wake.ts';
+import { withRetries } from '../../controller/workflows/retries.ts';
 import type { HostConfig } from '../../host/config.ts';
 import { chooseDriver } from '../../host/drivers/auto.ts';
 import type { Driver, Machine, Template } from '../../host/drivers/driver.ts';
@@ -78,11 +79,8 @@ async function openDriver(config: HostConfig, signal: AbortSignal) {
   const images = openImageStore(config.imageCacheDir, { runDir });
   undo.defer(() => images.unmountAll());
   const input = { config, running: [], images, network, idLeases, machinesFolder, argv: undefined };
-  const choose = async (): Promise<Driver> => {
-    const { driver, report } = await chooseDriver({ ...input, signal });
-    expect(report).toMatchObject({ ok: true, problems: [] });
-    return driver;
-  };
+  // What a trial says of it is a row of the driver's own contract.
+  const choose = async (): Promise<Driver> => (await chooseDriver({ ...input, signal })).driver;
   const close = undo.move();
   return { choose, machinesFolder, [Symbol.asyncDispose]: () => close.disposeAsync() };
 }
@@ -107,14 +105,21 @@ export function driverTemplateContract(contract: DriverTemplateContract): void {
       const token = randomBytes(16).toString('hex');
       return known(await template.start(specOf(token), soon()), token);
     };
+    // As whoever speaks to machines: Firecracker gives a connection 2 s for its beginning and its end, and the guest of a busy emulated
+    // computer needs more at times.
+    const again = <T>(work: () => Promise<T>): Promise<T> =>
+      withRetries(soon(), work, ['machine_unreachable']);
     const said = async (each: Known, ...argv: string[]): Promise<string> =>
-      (await run(each, argv, bootMs)).text;
+      (await again(() => run(each, argv, bootMs))).text;
     const expectRightClock = async ({ agent }: Known): Promise<void> => {
-      const began = performance.now();
+      const { aheadMs, tookMs } = await again(async () => {
+        const began = performance.now();
+        const told = await agent.woke(wokeNow(), soon());
+        return { aheadMs: told.aheadMs, tookMs: performance.now() - began };
+      });
       // How far it is ahead of ours as it was when we asked: what the way took is in it.
-      const { aheadMs } = await agent.woke(wokeNow(), soon());
       expect(aheadMs).toBeGreaterThanOrEqual(-CLOCK_MS);
-      expect(aheadMs - (performance.now() - began)).toBeLessThanOrEqual(CLOCK_MS);
+      expect(aheadMs - tookMs).toBeLessThanOrEqual(CLOCK_MS);
     };
 
     beforeAll(async () => {
@@ -155,7 +160,7 @@ export function driverTemplateContract(contract: DriverTemplateContract): void {
       const [one, two] = made as [Known, Known];
       for (const each of made) {
         expect(each.machine.copied).toBe(true);
-        const { machineId, stamps, ready } = await each.agent.health(soon());
+        const { machineId, stamps, ready } = await again(() => each.agent.health(soon()));
         expect({ machineId, ready }).toEqual({ machineId: each.machine.id, ready: true });
         // What the template had reached is stamped by this one, after it was asked for.
         expect(stamps.length).toBeGreaterThan(0);
@@ -197,14 +202,14 @@ export function driverTemplateContract(contract: DriverTemplateContract): void {
       await adopted?.hibernate?.(soon());
       const woken: Known[] = [];
       for (const { machine, token } of made) {
-        const again = await driver.resume?.(machine.spec, soon());
-        expect(again).toMatchObject({ copied: true, address: machine.address });
-        if (again !== undefined) woken.push(known(again, token));
+        const resumed = await driver.resume?.(machine.spec, soon());
+        expect(resumed).toMatchObject({ copied: true, address: machine.address });
+        if (resumed !== undefined) woken.push(known(resumed, token));
       }
       made = woken;
       const [first, second] = made as [Known, Known];
       for (const each of made) {
-        await wake(each.agent, soon());
+        await again(() => wake(each.agent, soon()));
         await expectRightClock(each);
       }
       expect(await said(first, 'sh', '-c', 'cat ~/mark')).toBe('one\n');
