@@ -46,7 +46,8 @@ const initScript = (checkout: string): Promise<Buffer> => readFile(path.join(che
 
 async function vmId(checkout: string, suite: string): Promise<string> {
   const init = sha256(await initScript(checkout));
-  return layerId('vm', { suite, packages: VM_PACKAGES, modules: VM_MODULES, commands: VM_COMMANDS, init });
+  const made = { packages: VM_PACKAGES, modules: VM_MODULES, commands: VM_COMMANDS, order: 'by device' };
+  return layerId('vm', { suite, ...made, init });
 }
 
 const vmFolder = (cacheDir: string, id: string): string => path.join(cacheDir, 'vm', id);
@@ -190,23 +191,48 @@ export async function kernelRelease(root: string): Promise<string> {
 /** Names of modules are written with `-` or `_`, which mean the same. */
 const plainName = (name: string): string => name.replaceAll('-', '_');
 
-/** What a module needs: the `depends=` entry of its .modinfo section. */
-export function moduleNeeds(content: Buffer): string[] {
-  const at = content.indexOf('\0depends=');
-  if (at === -1) return [];
-  const from = at + '\0depends='.length;
-  return content
-    .subarray(from, content.indexOf(0, from))
-    .toString('latin1')
-    .split(',')
-    .filter((name) => name !== '');
+/** The values of a key in a module's .modinfo section. */
+function moduleInfo(content: Buffer, key: string): string[] {
+  const values: string[] = [];
+  const entry = `\0${key}=`;
+  for (let at = content.indexOf(entry); at !== -1; at = content.indexOf(entry, at + 1)) {
+    const from = at + entry.length;
+    values.push(content.subarray(from, content.indexOf(0, from)).toString('latin1'));
+  }
+  return values;
+}
+
+/** What a module needs. */
+export const moduleNeeds = (content: Buffer): string[] =>
+  (moduleInfo(content, 'depends')[0] ?? '').split(',').filter((name) => name !== '');
+
+/** The virtual devices a module is for, as patterns of their aliases; none: it is not for those only. */
+export const moduleDevices = (content: Buffer): string[] =>
+  moduleInfo(content, 'alias').filter((alias) => /^(pci|virtio):/.test(alias));
+
+interface Module {
+  readonly name: string;
+  readonly content: Buffer;
+}
+
+/**
+ * A line for each module, in the same order: its name, and the devices without which nobody needs it. One that others need, which
+ * come after it, is needed where any of them is.
+ */
+export function loadOrder(modules: readonly Module[]): string {
+  const devices = new Map<string, string[]>();
+  for (const { name, content } of modules.toReversed()) {
+    const users = modules.filter((other) => moduleNeeds(other.content).map(plainName).includes(name));
+    const own = moduleDevices(content);
+    const wanted = users.map((user) => devices.get(user.name) ?? []);
+    const all = own.length > 0 || users.length === 0 ? [own, ...wanted] : wanted;
+    devices.set(name, all.some((each) => each.length === 0) ? [] : [...new Set(all.flat())]);
+  }
+  return modules.map(({ name }) => `${[name, ...(devices.get(name) ?? [])].join(' ')}\n`).join('');
 }
 
 /** The wanted modules and all they need, in an order in which each can be loaded. Throws `image_build_failed`. */
-export async function loadModules(
-  tree: string,
-  wantedNames: readonly string[],
-): Promise<{ name: string; content: Buffer }[]> {
+export async function loadModules(tree: string, wantedNames: readonly string[]): Promise<Module[]> {
   const files = new Map<string, string>();
   for (const file of await readdir(tree, { recursive: true })) {
     const name = /([^/]+)\.ko$/.exec(file)?.[1];
@@ -239,7 +265,7 @@ async function initramfs(root: string, release: string, checkout: string): Promi
     ...folders.map(cpioFolder),
     cpioFile('bin/busybox', await readFile(path.join(root, 'bin/busybox')), 0o755),
     ...VM_COMMANDS.map((command) => cpioLink(`bin/${command}`, 'busybox')),
-    cpioFile('modules/order', Buffer.from(`${modules.map(({ name }) => name).join('\n')}\n`)),
+    cpioFile('modules/order', Buffer.from(loadOrder(modules))),
     ...modules.map(({ name, content }) => cpioFile(`modules/${name}.ko`, content)),
     cpioFile('init', await initScript(checkout), 0o755),
   ];
