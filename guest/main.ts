@@ -182,9 +182,7 @@ function agentVersion(): string {
   return 'development';
 }
 
-try {
-  await main();
-} catch (error) {
+main().catch((error: unknown) => {
   process.stderr.write(`agent: ${error instanceof Error ? error.stack : String(error)}\n`);
   process.exit(1);
-}
+});

@@ -3,7 +3,10 @@
 /** Debian packages they are taken from; nothing of them is installed in the image. */
 export const VM_PACKAGES = { kernel: 'linux-image-cloud-amd64', shell: 'busybox-static' } as const;
 
-/** Drivers the first program loads; what these need comes before them. All else the kernel has built in. */
+/**
+ * Drivers the first program loads, those that name devices only where one is there; what these need comes before them. All else the
+ * kernel has built in.
+ */
 export const VM_MODULES: readonly string[] = [
   'virtio_mmio',
   'virtio_pci',
@@ -19,7 +22,6 @@ export const VM_MODULES: readonly string[] = [
 
 /** Programs of `images/vm/init`, all of them BusyBox. */
 export const VM_COMMANDS: readonly string[] = [
-  'cat',
   'insmod',
   'mkdir',
   'mount',

@@ -59,20 +59,20 @@ function create(way: Way, input: ChoiceInput): Driver {
     layerFiles: (id: string) => images.layerFiles(id),
     vmParts: () => findVmParts({ cacheDir, checkout }),
   };
-  if (way === 'firecracker') {
-    // It starts only kernels that are not compressed.
-    const vmParts = async () => {
+  // Firecracker starts only kernels that are not compressed, and an emulated processor takes long to unpack one.
+  const unpacked = {
+    ...disks,
+    vmParts: async () => {
       const parts = await disks.vmParts();
       return parts === undefined ? undefined : { ...parts, kernel: await ensureVmlinux(parts.kernel) };
-    };
-    return new FirecrackerDriver({ ...common, firecracker, jailer, slowdown, images: { ...disks, vmParts } });
+    },
+  };
+  if (way === 'firecracker') {
+    return new FirecrackerDriver({ ...common, firecracker, jailer, slowdown, images: unpacked });
   }
-  return new QemuDriver({
-    ...common,
-    accelerator: way === 'qemu-kvm' ? 'kvm' : 'tcg',
-    slowdown,
-    images: disks,
-  });
+  return way === 'qemu-kvm'
+    ? new QemuDriver({ ...common, accelerator: 'kvm', slowdown, images: disks })
+    : new QemuDriver({ ...common, accelerator: 'tcg', slowdown, images: unpacked });
 }
 
 /** What a trial's result holds for: another kernel or initramfs, or another Firecracker, is another trial. */

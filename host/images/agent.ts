@@ -1,8 +1,9 @@
-/** The agent layer: the guest agent as one bundled file, its terminal library, and the files of `images/files/`. */
+/** The agent layer: the guest agent as one bundled file with its compiled code, its terminal library, and the files of `images/files/`. */
 import { access, cp, mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { build, type Message, type Plugin } from 'esbuild';
 import { PolydevError } from '../../protocol/errors.ts';
+import { compileScript, START, WRAPPER } from './compile.ts';
 import { hashTree, layerId, sha256 } from './identity.ts';
 import { type LayerPlan, normaliseModes, packageVersion } from './layer.ts';
 
@@ -10,10 +11,6 @@ const PLACE = 'opt/polydev/agent';
 
 /** The terminal library stays outside of the bundle, because it loads a native addon from its own folder. */
 const NATIVE_PACKAGES: readonly string[] = ['@lydell/node-pty', `@lydell/node-pty-linux-${process.arch}`];
-
-/** CommonJS dependencies inside of an ES module bundle may call `require` for Node's own modules. */
-const BANNER =
-  "import { createRequire as polydevCreateRequire } from 'node:module'; globalThis.require ??= polydevCreateRequire(import.meta.url);";
 
 /**
  * Node's own modules without the names of an ES module: making those reads every property of each, and one of node:http
@@ -40,8 +37,8 @@ const ONE_LANGUAGE: Plugin = {
 };
 
 /**
- * Bundles `guest/main.ts` of a checkout to one ES module for Node 24. The text does not depend on where the checkout
- * is. Throws `image_build_failed` with esbuild's messages.
+ * Bundles `guest/main.ts` of a checkout to one script for Node 24 (see WRAPPER). The text does not depend on where the
+ * checkout is. Throws `image_build_failed` with esbuild's messages.
  */
 export async function bundleAgent(checkout: string): Promise<string> {
   const entry = path.join(checkout, 'guest/main.ts');
@@ -55,12 +52,16 @@ export async function bundleAgent(checkout: string): Promise<string> {
     entryPoints: [entry],
     bundle: true,
     write: false,
-    format: 'esm',
+    format: 'cjs',
     platform: 'node',
     target: 'node24',
     external: ['@lydell/node-pty'],
     plugins: [BUILTINS, ONE_LANGUAGE],
-    banner: { js: BANNER },
+    // A script has neither.
+    define: { 'import.meta.dirname': '__dirname' },
+    supported: { 'dynamic-import': false },
+    banner: { js: WRAPPER[0] },
+    footer: { js: WRAPPER[1] },
     legalComments: 'none',
     charset: 'utf8',
     logLevel: 'silent',
@@ -85,11 +86,23 @@ export async function planAgent(checkout: string): Promise<LayerPlan> {
   const native: Record<string, unknown> = {};
   for (const { name, from } of modules) native[name] = await hashTree(from);
   const version = `${await packageVersion(path.join(checkout, 'package.json'))}+${sha256(bundle).slice(0, 8)}`;
-  const id = layerId('agent', { bundle: sha256(bundle), files: await hashTree(files), native, version });
+  const id = layerId('agent', {
+    bundle: sha256(bundle),
+    packed: false,
+    start: sha256(START),
+    // Whose compiled code it holds.
+    v8: process.versions.v8,
+    files: await hashTree(files),
+    native,
+    version,
+  });
   return {
     name: 'agent',
     id,
-    async fill(root) {
+    ownedByRoot: true,
+    // Small, and read at every start.
+    packing: [],
+    async fill(root, { signal }) {
       const contents: Record<string, string> = { agent: version };
       await cp(files, root, { recursive: true, verbatimSymlinks: true });
       const place = path.join(root, PLACE);
@@ -98,7 +111,9 @@ export async function planAgent(checkout: string): Promise<LayerPlan> {
         contents[name] = await packageVersion(path.join(from, 'package.json'));
       }
       await mkdir(place, { recursive: true });
-      await writeFile(path.join(place, 'main.mjs'), bundle);
+      await writeFile(path.join(place, 'main.mjs'), START);
+      await writeFile(path.join(place, 'agent.cjs'), bundle);
+      await compileScript(path.join(place, 'agent.cjs'), path.join(place, 'agent.code'), signal);
       await writeFile(path.join(place, 'version.json'), `${JSON.stringify(contents, null, 2)}\n`);
       await normaliseModes(root);
       return contents;

@@ -129,6 +129,10 @@ const SECRETS = [
   /\b[a-z][a-z0-9+.-]*:\/\/[^\s/:@]+:[^\s/:@]+@[\w.-]+/,
 ];
 
+const TAKES_CODE = `const read = (name) => require('fs').readFileSync('/opt/polydev/agent/agent.' + name);
+const script = new (require('vm').Script)(read('cjs').toString(), { cachedData: read('code') });
+console.log(script.cachedDataRejected ? 'refused' : 'taken');`;
+
 export const CHECKS: readonly Check[] = [
   answers(
     '/usr/local/bin/node',
@@ -142,6 +146,11 @@ export const CHECKS: readonly Check[] = [
     remedy: 'look at guest/main.ts and host/images/agent.ts',
     run: async (root) => {
       await inImage(root, ['/usr/local/bin/node', '--check', '/opt/polydev/agent/main.mjs']);
+      const code = await inImage(root, ['/usr/local/bin/node', '-e', TAKES_CODE]);
+      if (code.trim() !== 'taken')
+        fail(
+          `its Node is not the one that compiled agent.code, and compiles again at every start: ${code.trim()}`,
+        );
       if ((await readText(path.join(root, 'opt/polydev/agent/version.json')))?.includes('"agent"') !== true)
         fail('version.json beside it names no agent version');
     },

@@ -4,7 +4,7 @@ import { expect, it } from 'vitest';
 import { VM_COMMANDS } from '../../images/vm.ts';
 import { CHECKOUT } from '../testing/fixture.ts';
 import { cpio, cpioFile, cpioFolder, cpioLink } from './cpio.ts';
-import { moduleNeeds } from './vm.ts';
+import { loadOrder, moduleNeeds } from './vm.ts';
 
 it('packs an archive as the kernel wants it, the same bytes every time', () => {
   const entries = [cpioFolder('bin'), cpioFile('bin/a', Buffer.from('12345'), 0o755), cpioLink('bin/b', 'a')];
@@ -32,12 +32,55 @@ it('reads what a kernel module needs', () => {
   expect(moduleNeeds(section(''))).toEqual([]);
 });
 
+it('loads a kernel module for the devices it names, and what it needs with it', () => {
+  const module = (name: string, needs: string, ...aliases: string[]) => ({
+    name,
+    content: Buffer.from(
+      `\x7fELF\0${aliases.map((each) => `alias=${each}\0`).join('')}depends=${needs}\0vermagic=6\0`,
+    ),
+  });
+  const modules = [
+    module('virtio', ''),
+    module('virtio_mmio', 'virtio', 'of:N*T*Cvirtio,mmio', 'acpi*:LNRO0005:*'),
+    module('pci_dev', ''),
+    module('virtio_pci', 'virtio,pci-dev', 'pci:v00001AF4d*'),
+    module('failover', ''),
+    module('virtio_net', 'failover,virtio', 'virtio:d00000001v*'),
+    module('other_net', 'failover', 'virtio:d00000021v*', 'virtio:d00000022v*'),
+    module('erofs', '', 'fs-erofs'),
+  ];
+  expect(loadOrder(modules).trimEnd().split('\n')).toEqual([
+    'virtio',
+    'virtio_mmio',
+    'pci_dev pci:v00001AF4d*',
+    'virtio_pci pci:v00001AF4d*',
+    'failover virtio:d00000001v* virtio:d00000021v* virtio:d00000022v*',
+    'virtio_net virtio:d00000001v*',
+    'other_net virtio:d00000021v* virtio:d00000022v*',
+    'erofs',
+  ]);
+});
+
 it('gives the first program every command it calls', () => {
   const script = readFileSync(join(CHECKOUT, 'images/vm/init'), 'utf8').replaceAll(/^\s*#.*$/gm, '');
   const words = new Set(script.match(/[a-z_]+/g));
   for (const command of VM_COMMANDS.filter((each) => each !== 'sh')) expect(words).toContain(command);
   const called = [...script.matchAll(/^\s*(?:exec )?([a-z_]+) /gm)].map((match) => match[1] ?? '');
-  const shell = ['case', 'esac', 'read', 'while', 'done', 'if', 'for', 'export', 'echo', 'say', 'fail'];
+  const shell = [
+    'case',
+    'esac',
+    'read',
+    'while',
+    'done',
+    'if',
+    'for',
+    'export',
+    'echo',
+    'say',
+    'fail',
+    'return',
+    ...['known', 'disk', 'present'],
+  ];
   const unknown = called.filter((word) => ![...VM_COMMANDS, ...shell].includes(word));
   expect(unknown).toEqual([]);
 });

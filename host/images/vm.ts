@@ -4,7 +4,7 @@
  *
  *   vm/<id>/kernel, initrd, vm.json    finished parts; `vm.json` is written last
  */
-import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import { DEFAULT_SUITE, EPOCH } from '../../images/recipe.ts';
@@ -13,10 +13,10 @@ import { PolydevError } from '../../protocol/errors.ts';
 import type { BaseSettings } from './base.ts';
 import { type CpioEntry, cpio, cpioFile, cpioFolder, cpioLink } from './cpio.ts';
 import { layerId, sha256 } from './identity.ts';
-import { removeTree } from './layer.ts';
+import { clearLeftovers } from './leftovers.ts';
 import { takeLock } from './lock.ts';
 import { cacheFiles, LayerId, readRecord } from './manifest.ts';
-import { run } from './run.ts';
+import { openSandbox, type Sandbox, unconfined } from './sandbox.ts';
 import { imageSources } from './sources.ts';
 
 const VmRecord = z.object({
@@ -46,7 +46,8 @@ const initScript = (checkout: string): Promise<Buffer> => readFile(path.join(che
 
 async function vmId(checkout: string, suite: string): Promise<string> {
   const init = sha256(await initScript(checkout));
-  return layerId('vm', { suite, packages: VM_PACKAGES, modules: VM_MODULES, commands: VM_COMMANDS, init });
+  const made = { packages: VM_PACKAGES, modules: VM_MODULES, commands: VM_COMMANDS, order: 'by device' };
+  return layerId('vm', { suite, ...made, init });
 }
 
 const vmFolder = (cacheDir: string, id: string): string => path.join(cacheDir, 'vm', id);
@@ -85,9 +86,15 @@ export async function ensureVmParts(options: VmBuildOptions): Promise<VmParts> {
   await using _lock = await takeLock(files.lock, { signal });
   const madeMeanwhile = await readParts(cacheDir, id);
   if (madeMeanwhile !== undefined) return madeMeanwhile;
+  await using sandbox = await openSandbox({
+    folder: files.tmpDir,
+    signal,
+    onFallback: (why) => log(`warning: ${why}`),
+  });
+  await clearLeftovers(cacheDir, sandbox);
   const scratch = path.join(files.tmpDir, `vm-${id}`);
-  await removeTree(scratch);
-  await mkdir(scratch, { recursive: true, mode: 0o755 });
+  await mkdir(scratch, { recursive: true });
+  await chmod(scratch, 0o755);
   try {
     progress('fetching the kernel');
     const root = await unpackPackages({
@@ -97,19 +104,24 @@ export async function ensureVmParts(options: VmBuildOptions): Promise<VmParts> {
       mirror,
       signal,
       log,
+      sandbox,
     });
     progress('packing the initramfs');
     const release = await kernelRelease(root);
     const finished = path.join(scratch, 'finished');
     await mkdir(finished, { mode: 0o755 });
-    await rename(path.join(root, 'boot', `vmlinuz-${release}`), path.join(finished, 'kernel'));
+    // Not copyFile: that copies the owner too, who is nobody of this host.
+    await writeFile(
+      path.join(finished, 'kernel'),
+      await readFile(path.join(root, 'boot', `vmlinuz-${release}`)),
+    );
     await writeFile(path.join(finished, 'initrd'), cpio(await initramfs(root, release, checkout)));
     const record: z.infer<typeof VmRecord> = { id, release, created: new Date().toISOString() };
     await writeFile(path.join(finished, 'vm.json'), `${JSON.stringify(record, null, 2)}\n`, { flush: true });
     await mkdir(path.dirname(vmFolder(cacheDir, id)), { recursive: true, mode: 0o755 });
     await rename(finished, vmFolder(cacheDir, id));
   } finally {
-    await removeTree(scratch);
+    await sandbox.remove(scratch);
   }
   const made = await readParts(cacheDir, id);
   if (made === undefined) throw new PolydevError('image_build_failed', 'the vm parts were not written');
@@ -124,13 +136,20 @@ export async function unpackPackages(options: {
   mirror: string | undefined;
   signal: AbortSignal;
   log: (line: string) => void;
+  /** Default: the caller itself. */
+  sandbox?: Sandbox;
 }): Promise<string> {
-  const { packages, scratch, suite, mirror, signal, log } = options;
+  const { packages, scratch, suite, mirror, signal, log, sandbox = unconfined } = options;
   const root = path.join(scratch, 'root');
   const sources = path.join(scratch, 'sources.list');
+  const temporary = path.join(scratch, 'tmp');
   const lines = await imageSources({ suite, mirror });
   await writeFile(sources, `${lines.join('\n')}\n`, { mode: 0o600 });
-  await run(
+  for (const folder of [root, temporary]) await mkdir(folder);
+  await chmod(root, 0o755);
+  await chmod(temporary, 0o1777);
+  await sandbox.give([root, sources, temporary]);
+  await sandbox.run(
     [
       'mmdebstrap',
       '--mode=root',
@@ -148,7 +167,7 @@ export async function unpackPackages(options: {
       what: 'fetching the kernel',
       deadline: 900_000,
       signal,
-      env: { ...process.env, SOURCE_DATE_EPOCH: String(EPOCH), LC_ALL: 'C.UTF-8', TMPDIR: '/tmp' },
+      env: { ...process.env, SOURCE_DATE_EPOCH: String(EPOCH), LC_ALL: 'C.UTF-8', TMPDIR: temporary },
       onLine: log,
     },
   );
@@ -172,23 +191,48 @@ export async function kernelRelease(root: string): Promise<string> {
 /** Names of modules are written with `-` or `_`, which mean the same. */
 const plainName = (name: string): string => name.replaceAll('-', '_');
 
-/** What a module needs: the `depends=` entry of its .modinfo section. */
-export function moduleNeeds(content: Buffer): string[] {
-  const at = content.indexOf('\0depends=');
-  if (at === -1) return [];
-  const from = at + '\0depends='.length;
-  return content
-    .subarray(from, content.indexOf(0, from))
-    .toString('latin1')
-    .split(',')
-    .filter((name) => name !== '');
+/** The values of a key in a module's .modinfo section. */
+function moduleInfo(content: Buffer, key: string): string[] {
+  const values: string[] = [];
+  const entry = `\0${key}=`;
+  for (let at = content.indexOf(entry); at !== -1; at = content.indexOf(entry, at + 1)) {
+    const from = at + entry.length;
+    values.push(content.subarray(from, content.indexOf(0, from)).toString('latin1'));
+  }
+  return values;
+}
+
+/** What a module needs. */
+export const moduleNeeds = (content: Buffer): string[] =>
+  (moduleInfo(content, 'depends')[0] ?? '').split(',').filter((name) => name !== '');
+
+/** The virtual devices a module is for, as patterns of their aliases; none: it is not for those only. */
+export const moduleDevices = (content: Buffer): string[] =>
+  moduleInfo(content, 'alias').filter((alias) => /^(pci|virtio):/.test(alias));
+
+interface Module {
+  readonly name: string;
+  readonly content: Buffer;
+}
+
+/**
+ * A line for each module, in the same order: its name, and the devices without which nobody needs it. One that others need, which
+ * come after it, is needed where any of them is.
+ */
+export function loadOrder(modules: readonly Module[]): string {
+  const devices = new Map<string, string[]>();
+  for (const { name, content } of modules.toReversed()) {
+    const users = modules.filter((other) => moduleNeeds(other.content).map(plainName).includes(name));
+    const own = moduleDevices(content);
+    const wanted = users.map((user) => devices.get(user.name) ?? []);
+    const all = own.length > 0 || users.length === 0 ? [own, ...wanted] : wanted;
+    devices.set(name, all.some((each) => each.length === 0) ? [] : [...new Set(all.flat())]);
+  }
+  return modules.map(({ name }) => `${[name, ...(devices.get(name) ?? [])].join(' ')}\n`).join('');
 }
 
 /** The wanted modules and all they need, in an order in which each can be loaded. Throws `image_build_failed`. */
-export async function loadModules(
-  tree: string,
-  wantedNames: readonly string[],
-): Promise<{ name: string; content: Buffer }[]> {
+export async function loadModules(tree: string, wantedNames: readonly string[]): Promise<Module[]> {
   const files = new Map<string, string>();
   for (const file of await readdir(tree, { recursive: true })) {
     const name = /([^/]+)\.ko$/.exec(file)?.[1];
@@ -221,7 +265,7 @@ async function initramfs(root: string, release: string, checkout: string): Promi
     ...folders.map(cpioFolder),
     cpioFile('bin/busybox', await readFile(path.join(root, 'bin/busybox')), 0o755),
     ...VM_COMMANDS.map((command) => cpioLink(`bin/${command}`, 'busybox')),
-    cpioFile('modules/order', Buffer.from(`${modules.map(({ name }) => name).join('\n')}\n`)),
+    cpioFile('modules/order', Buffer.from(loadOrder(modules))),
     ...modules.map(({ name, content }) => cpioFile(`modules/${name}.ko`, content)),
     cpioFile('init', await initScript(checkout), 0o755),
   ];

@@ -8,19 +8,20 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MARK_BYTES } from '../../../protocol/channel/frames.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
-import { type ImageId, MachineId } from '../../../protocol/ids.ts';
+import type { ImageId, MachineId } from '../../../protocol/ids.ts';
 import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
 import type { GuestFacts } from '../../evidence/facts.ts';
 import { limitFacts } from '../../evidence/limits.ts';
 import { Console, type LineWatch } from '../../machines/console.ts';
-import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
+import { cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
-import { listIfThere, removeTree } from '../../system/files.ts';
+import { removeTree } from '../../system/files.ts';
+import { claimIds, releaseIds } from '../../system/ids.ts';
 import { openMemoryFile, sealMemoryFile } from '../../system/memory-file.ts';
 import { endProcess, runs } from '../../system/processes.ts';
 import type { WaitStatus } from '../../system/syscalls.ts';
 import type { Driver, DriverReport, Machine, Template } from '../driver.ts';
-import { claimIds, releaseIds } from '../ids.ts';
+import { takeBackCgroups, takeBackOrphans } from '../orphans.ts';
 import { stampHypervisor, watchBoot } from '../vm/boot-watch.ts';
 import { GuestChannel } from '../vm/channel.ts';
 import { diskOwner, diskSpace, ensureDisk, removeDisk } from '../vm/disk.ts';
@@ -384,23 +385,14 @@ export class QemuDriver implements Driver {
   /** Takes back what belongs to no machine of `keep`; see the namespace driver. Disks stay: they are the manager's. */
   async reclaimOrphans(keep: ReadonlySet<string>): Promise<void> {
     const { instance, runFolder, idLeases, machinesFolder } = this.#options;
-    const seen = new Set<string>([
-      ...(await listIfThere(join(runFolder, 'm'))),
-      ...cgroupChildren(cgroupOfInstance(instance)),
-    ]);
-    for (const name of seen) {
-      const id = MachineId.safeParse(name);
-      if (id.success && !keep.has(name)) await this.reclaim(id.data, { disk: false });
-    }
-    for (const { number, owner } of await idLeases.list()) {
-      if (owner.startsWith(`${machinesFolder}/`) && !existsSync(owner)) await idLeases.release(number, owner);
-    }
+    const reclaim = (id: MachineId): Promise<void> => this.reclaim(id, { disk: false });
+    const folders = [join(runFolder, 'm')];
+    await takeBackOrphans({ instance, folders, machinesFolder, idLeases, reclaim }, keep);
   }
 
   /** Ends watching. Machines that run go on running; without any, the instance's cgroups go too. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#exits[Symbol.dispose]();
-    const cgroup = cgroupOfInstance(this.#options.instance);
-    if (cgroupProcesses(cgroup).length === 0) await removeCgroup(cgroup);
+    await takeBackCgroups(this.#options.instance);
   }
 }
