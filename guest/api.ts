@@ -3,8 +3,6 @@ import { z } from 'zod';
 import {
   type AgentHealth,
   Become,
-  type ClockReply,
-  ClockStep,
   CredentialBundle,
   ExecRequest,
   LoginStart,
@@ -38,7 +36,7 @@ import { type Call, HANDLED, type Handler, Router, type UpgradeHandler } from '.
 import type { AgentToken, Routes } from './server/server.ts';
 import type { Terminals } from './terminal/terminals.ts';
 import { become, goOn } from './wake/become.ts';
-import { mend, stepClock } from './wake/wake.ts';
+import { mend } from './wake/wake.ts';
 
 export interface Parts {
   /** Who this machine is; a copy of another one learns it later. */
@@ -111,8 +109,7 @@ export function agentRoutes(parts: Parts): Routes {
     if (!parts.ownKernel) {
       const now = Date.now();
       const aheadMs = now - Date.parse(time);
-      const tookMs = performance.now() - arrived;
-      return { time: new Date(now).toISOString(), tookMs, aheadMs, clockSet: false, reseeded: false };
+      return { time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false };
     }
     const mended = await mend(
       { time: Date.parse(time), at: arrived },
@@ -120,14 +117,7 @@ export function agentRoutes(parts: Parts): Routes {
       log,
       parts.config.slowdown,
     );
-    return { time: new Date().toISOString(), tookMs: performance.now() - arrived, ...mended };
-  });
-  calls.add('POST', '/v1/clock', async (call): Promise<ClockReply> => {
-    const arrived = performance.now();
-    const { stepMs } = await readBody(call.request, ClockStep);
-    const stepped = parts.ownKernel && stepMs !== 0;
-    if (stepped) await stepClock(stepMs, log, parts.config.slowdown);
-    return { time: new Date().toISOString(), tookMs: performance.now() - arrived, stepped };
+    return { time: new Date().toISOString(), ...mended };
   });
   calls.add('POST', '/v1/become', async (call): Promise<AgentHealth> => {
     const asked = await readBody(call.request, Become);

@@ -20,7 +20,6 @@
  *   DELETE /v1/terminals/:id           204
  *   GET    /v1/desktop/vnc             Upgrade: tcp -> 101, raw RFB bytes of the desktop
  *   POST   /v1/woke        Woke        WokeReply; after a sleep or a claim: sets the clock, reseeds the kernel's random numbers
- *   POST   /v1/clock       ClockStep   ClockReply
  *   POST   /v1/become      Become      AgentHealth; a copy of another machine becomes a machine of its own
  *   GET    /v1/log                     text/plain: the agent's own log (bounded), with the desktop's lines
  *   GET    /v1/journal                 text/plain: the last lines of systemd's journal (bounded); not_found where there is no systemd
@@ -80,8 +79,6 @@ export type Woke = z.infer<typeof Woke>;
 export const WokeReply = z.object({
   /** The guest's clock when it answered. */
   time: z.iso.datetime({ precision: 3 }),
-  /** Milliseconds from when it was asked until then. */
-  tookMs: z.number().default(0),
   /** How far the guest's clock was ahead when it was asked, in milliseconds. */
   aheadMs: z.number(),
   /** False where the guest has its host's clock, or is right already. */
@@ -90,21 +87,6 @@ export const WokeReply = z.object({
   reseeded: z.boolean(),
 });
 export type WokeReply = z.infer<typeof WokeReply>;
-
-/** Steps the guest's clock by so many milliseconds; 0 leaves it alone. */
-export const ClockStep = z.strictObject({ stepMs: z.number() });
-export type ClockStep = z.infer<typeof ClockStep>;
-
-/** See clock.ts for what is made of it. */
-export const ClockReply = z.object({
-  /** The guest's clock when it answered. */
-  time: z.iso.datetime({ precision: 3 }),
-  /** Milliseconds from when it was asked until then. */
-  tookMs: z.number(),
-  /** False where it was to be left alone, or is its host's. */
-  stepped: z.boolean(),
-});
-export type ClockReply = z.infer<typeof ClockReply>;
 
 const Mac = z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/);
 

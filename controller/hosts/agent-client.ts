@@ -4,7 +4,6 @@ import { z } from 'zod';
 import {
   AgentHealth,
   BootEvent,
-  ClockReply,
   CredentialStatus,
   ExecEvent,
   type ExecRequest,
@@ -33,7 +32,6 @@ export interface CredentialChannel {
 export interface AgentClient extends CredentialChannel {
   health(signal?: AbortSignal): Promise<AgentHealth>;
   woke(woke: Woke, signal?: AbortSignal): Promise<WokeReply>;
-  clock(stepMs: number, signal?: AbortSignal): Promise<ClockReply>;
   /** Those so far, then live ones; ends after `ready` or `failed`. */
   boot(signal?: AbortSignal): AsyncGenerator<BootEvent, void, undefined>;
   startLogin(start: LoginStart, signal?: AbortSignal): Promise<LoginStatus>;
@@ -119,8 +117,6 @@ export function createAgentClient(
     machineId,
     woke: (woke, signal) =>
       json(WokeReply, call('POST', '/v1/woke', { body: body(woke), deadlineMs: 30_000, signal })),
-    clock: (stepMs, signal) =>
-      json(ClockReply, call('POST', '/v1/clock', { body: body({ stepMs }), deadlineMs: 30_000, signal })),
     health: (signal) => json(AgentHealth, call('GET', '/health', { signal })),
     boot: (signal) => lines(BootEvent, 'GET', '/v1/boot', { signal }),
     // The agent answers at once or after the CLI has shown its URL; both are allowed.

@@ -5,14 +5,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import {
   AgentHealth,
   type Become,
-  ClockReply,
-  type ClockStep,
   type ExecRequest,
   type Link,
   type Woke,
   WokeReply,
 } from '../../../protocol/agent.ts';
-import { clockSample, mayBeRight, setClock } from '../../../protocol/clock.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { newMachineId } from '../../../protocol/ids.ts';
 import type { Checkpoint, GuestConfig, MachineKind, MachineSpec } from '../../../protocol/machine.ts';
@@ -27,6 +24,9 @@ const READY_AT: Readonly<Record<MachineKind, Checkpoint>> = { browser: 'browser'
 /** What a browser does after its first page, so that its copies need not do it; times the driver's slowdown. */
 const SETTLE_MS: Readonly<Record<MachineKind, number>> = { browser: 3_000, cli: 500 };
 const POLL_MS = 250;
+/** How far a copy's clock may be off; setting it again would not make it better on a busy computer. */
+const CLOCK_NEAR_MS = 50;
+const CLOCK_ATTEMPTS = 5;
 
 /** The specification of a machine like that one which is nobody's, and the token of its agent, which nobody else knows. */
 export function asNobody(like: MachineSpec): { spec: MachineSpec; token: string } {
@@ -106,36 +106,37 @@ export async function untilSettled(
   }
 }
 
-const wokeNow = (): Woke => ({
-  time: new Date().toISOString(),
+const wokeNow = (wayMs = 0): Woke => ({
+  time: new Date(Date.now() + wayMs).toISOString(),
   entropyBase64: randomBytes(64).toString('base64'),
 });
 
-/** Gives a copy random numbers of its own and the time. Throws `machine_start_failed` when its clock stays wrong. */
+/**
+ * Gives a copy random numbers of its own and the time, which it is told until it is right: what the way there takes is only known
+ * afterwards, as half of what the call took without the guest's own part. Throws `machine_start_failed` when it stays wrong.
+ */
 async function tellTime(dial: Dial, token: string, signal: AbortSignal): Promise<void> {
-  const ask = async (path: string, body: () => object) => {
-    let sentMs = 0;
-    const now = (): object => {
-      sentMs = Date.now();
-      return body();
+  let wayMs = 0;
+  let offMs = 0;
+  for (let attempt = 0; attempt < CLOCK_ATTEMPTS; attempt++) {
+    let sent = 0;
+    const body = (): Woke => {
+      sent = Date.now();
+      return wokeNow(wayMs);
     };
-    const { text, ms: roundMs } = await askAgent(dial, { token, path, body: now }, signal);
-    return { sentMs, roundMs, said: parseJson(text) };
-  };
-  const told = await ask('/v1/woke', wokeNow);
-  const reply = WokeReply.parse(told.said);
-  if (!reply.reseeded)
-    throw new PolydevError('machine_start_failed', 'a copy took no random numbers of its own');
-  const last = await setClock(clockSample({ ...told, ...reply }), async (stepMs) => {
-    const looked = await ask('/v1/clock', (): ClockStep => ({ stepMs }));
-    const answer = ClockReply.parse(looked.said);
-    return { ...clockSample({ ...looked, ...answer }), stepped: answer.stepped };
-  });
-  if (mayBeRight(last)) return;
-  throw new PolydevError(
-    'machine_start_failed',
-    `the clock of a copy stays ${Math.round(last.aheadMs)} ms off`,
-  );
+    const { text, ms } = await askAgent(dial, { token, path: '/v1/woke', body }, signal);
+    const { time, aheadMs, clockSet, reseeded } = WokeReply.parse(parseJson(text));
+    if (!reseeded) throw new PolydevError('machine_start_failed', 'a copy took no random numbers of its own');
+    // By the guest's clock as it is now: when it was asked, and how long it worked.
+    const asked = sent + wayMs + (clockSet ? 0 : aheadMs);
+    const way = Math.max(ms - (Date.parse(time) - asked), 0) / 2;
+    offMs = asked - (sent + way);
+    if (Math.abs(offMs) <= CLOCK_NEAR_MS) return;
+    wayMs = way;
+  }
+  // Where a way takes longer than that, both ways need not take the same: nothing shows that it is wrong.
+  if (Math.abs(offMs) <= CLOCK_NEAR_MS + wayMs) return;
+  throw new PolydevError('machine_start_failed', `the clock of a copy stays ${Math.round(offMs)} ms off`);
 }
 
 /** Makes a machine of its own out of a copy. Throws what the agent says. */
