@@ -9,12 +9,12 @@ import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  AgentClock,
   AgentHealth,
   type Become,
   type ExecRequest,
   type Link,
   type Woke,
-  WokeReply,
 } from '../../../protocol/agent.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
 import type { ImageId } from '../../../protocol/ids.ts';
@@ -32,9 +32,10 @@ const READY_AT: Readonly<Record<MachineKind, Checkpoint>> = { browser: 'browser'
 /** What a browser does after its first page, so that its copies need not do it; times the driver's slowdown. */
 const SETTLE_MS = 3_000;
 const POLL_MS = 250;
-/** How far a copy's clock may be off; setting it again would not make it better on a busy computer. */
+/** How far a copy's clock may be off, at most. Nearer than the first it need not be; farther than the second it must not be. */
 const CLOCK_NEAR_MS = 50;
-const CLOCK_ATTEMPTS = 5;
+const CLOCK_FAR_MS = 250;
+const CLOCK_ATTEMPTS = 8;
 
 const devicesPath = (folder: string): string => join(folder, 'devices');
 const templateDisk = (folder: string): string => join(folder, 'template.img');
@@ -123,10 +124,11 @@ export async function untilSettled(
       await sleep(POLL_MS * slowdown, undefined, { signal: either });
     }
     await sleep(SETTLE_MS * slowdown, undefined, { signal: either });
-    // What a copy does first is in the guest's memory then.
-    await askAgent(dial, { token, path: '/v1/woke', body: () => wokeNow() }, either);
+    // What a copy does first is in the guest's memory then, and waits there for its input.
+    const woke = (): Woke => ({ time: new Date().toISOString(), entropyBase64: entropy(), prepare: true });
+    await askAgent(dial, { token, path: '/v1/woke', body: woke }, either);
     // A copy is told who it is before the person's programs go on, which the agent sees to: they would take its time, and see another machine.
-    const script = 'ip link > /dev/null; sync; kill -s STOP -- -1';
+    const script = 'sync; kill -s STOP -- -1';
     const body = (): ExecRequest => ({ argv: ['sh', '-c', script], timeoutMs: 60_000 });
     await askAgent(dial, { token, path: '/v1/exec', body }, either);
   } catch (error) {
@@ -138,35 +140,31 @@ export async function untilSettled(
   }
 }
 
-const wokeNow = (wayMs = 0): Woke => ({
-  time: new Date(Date.now() + wayMs).toISOString(),
-  entropyBase64: randomBytes(64).toString('base64'),
-});
+const entropy = (): string => randomBytes(64).toString('base64');
 
 /**
- * Gives a copy random numbers of its own and the time, which it is told until it is right: what the way there takes is only known
- * afterwards, as half of what the call took without the guest's own part. Throws `machine_start_failed` when it stays wrong.
+ * What time it is when the agent's own clock, which nobody sets, says what it says. The way there and back is known together only, so
+ * that this is off by half of it at most: the shortest of some counts, and the first takes longest, as nothing in the guest is warm.
+ * Throws `machine_start_failed` when none is short enough.
  */
-async function tellTime(dial: Dial, token: string, signal: AbortSignal): Promise<void> {
-  let wayMs = 0;
-  let offMs = 0;
-  for (let attempt = 0; attempt < CLOCK_ATTEMPTS; attempt++) {
-    let sent = 0;
-    const body = (): Woke => {
-      sent = Date.now();
-      return wokeNow(wayMs);
-    };
-    const { text, ms } = await askAgent(dial, { token, path: '/v1/woke', body }, signal);
-    const { time, aheadMs, clockSet, reseeded } = WokeReply.parse(parseJson(text));
-    if (!reseeded) throw new PolydevError('machine_start_failed', 'a copy took no random numbers of its own');
-    // By the guest's clock as it is now: when it was asked, and how long it worked.
-    const asked = sent + wayMs + (clockSet ? 0 : aheadMs);
-    const way = Math.max(ms - (Date.parse(time) - asked), 0) / 2;
-    offMs = asked - (sent + way);
-    if (Math.abs(offMs) <= CLOCK_NEAR_MS) return;
-    wayMs = way;
+async function readClock(
+  dial: Dial,
+  token: string,
+  signal: AbortSignal,
+): Promise<Omit<NonNullable<Become['wake']>, 'entropyBase64'>> {
+  let best: { offMs: number; time: string; uptimeMs: number } | undefined;
+  for (let attempt = 0; attempt < CLOCK_ATTEMPTS && (best?.offMs ?? Infinity) > CLOCK_NEAR_MS; attempt++) {
+    const { text, ms } = await askAgent(dial, { token, path: '/v1/clock' }, signal);
+    const offMs = ms / 2;
+    const time = new Date(Date.now() - offMs).toISOString();
+    const { uptimeMs } = AgentClock.parse(parseJson(text));
+    if (best === undefined || offMs < best.offMs) best = { offMs, time, uptimeMs };
   }
-  throw new PolydevError('machine_start_failed', `the clock of a copy stays ${Math.round(offMs)} ms off`);
+  if (best !== undefined && best.offMs <= CLOCK_FAR_MS) return { time: best.time, uptimeMs: best.uptimeMs };
+  throw new PolydevError(
+    'machine_start_failed',
+    `the clock of a copy cannot be known better than by ${Math.round(best?.offMs ?? 0)} ms`,
+  );
 }
 
 /** Makes a machine of its own out of a copy. Throws what the agent says. */
@@ -178,9 +176,7 @@ export async function tellWhoItIs(
 ): Promise<void> {
   const { address, mac, gateway } = attachment;
   const link: Link = { address, mac, gateway, networkd: networkdFile(attachment) };
-  // The first answer takes longer than any later one: nothing in the guest is warm.
-  await askAgent(dial, { token, path: '/health' }, signal);
-  await tellTime(dial, token, signal);
-  const body = (): Become => ({ config, link });
+  const clock = await readClock(dial, token, signal);
+  const body = (): Become => ({ config, link, wake: { ...clock, entropyBase64: entropy() } });
   await askAgent(dial, { token, path: '/v1/become', body }, signal);
 }
