@@ -23,6 +23,11 @@ export function guestNetwork(): GuestNetwork {
   return last.network;
 }
 
+/** It has just been changed. */
+export function forgetNetwork(): void {
+  last = undefined;
+}
+
 function look(): GuestNetwork {
   const addresses = (networkInterfaces()[INTERFACE] ?? [])
     .filter(({ family }) => family === 'IPv4')

@@ -1,6 +1,6 @@
 /** wake/: what a guest must mend after it has slept, was started long before somebody uses it, or was copied. */
 import type { AgentLog } from '../log.ts';
-import { runAsAgent } from './run.ts';
+import { Program } from './run.ts';
 
 /** Nearer than this the clock is left alone: setting it would not make it better. */
 const NEAR_MS = 10;
@@ -18,10 +18,14 @@ export interface Moment {
 // RNDADDENTROPY with the bytes, then RNDRESEEDCRNG, of random(4): bytes that are only written to the device are mixed in
 // minutes later, when a clone may have given out the same numbers as its twin.
 //
-// The first argument is what the wall clock is ahead of the monotonic one, in nanoseconds; empty: the clock is left alone.
-const MEND = `
-  my ($offset) = @ARGV;
-  local $/; binmode STDIN; my $bytes = <STDIN>;
+// The first line of its input is what the wall clock is ahead of the monotonic one, in nanoseconds; empty: the clock is left alone.
+export const mender = new Program(
+  'perl',
+  '-e',
+  `binmode STDIN;
+  defined(my $offset = <STDIN>) or exit 1;
+  chomp $offset;
+  local $/; my $bytes = <STDIN>;
   open(my $device, '+<', '/dev/urandom') or die "$!\\n";
   ioctl($device, 0x40085203, pack('ii', 8 * length($bytes), length($bytes)) . $bytes) or die "random numbers: $!\\n";
   ioctl($device, 0x5207, 0) or die "random numbers: $!\\n";
@@ -30,7 +34,8 @@ const MEND = `
   syscall(228, 1, $time) == 0 or die "monotonic clock: $!\\n";
   my ($seconds, $nanoseconds) = unpack('qq', $time);
   my $now = $seconds * 1_000_000_000 + $nanoseconds + $offset;
-  syscall(227, 0, pack('qq', int($now / 1_000_000_000), $now % 1_000_000_000)) == 0 or die "clock: $!\\n";`;
+  syscall(227, 0, pack('qq', int($now / 1_000_000_000), $now % 1_000_000_000)) == 0 or die "clock: $!\\n";`,
+);
 
 /**
  * Sets the guest's clock to a moment plus what has passed since then, unless it is right, and gives its kernel bytes that no other
@@ -46,7 +51,8 @@ export async function mend(
   const aheadMs = Math.round((Date.now() - wanted) * 1000) / 1000;
   const wrong = Math.abs(aheadMs) > NEAR_MS;
   const offset = BigInt(Math.round(wanted * 1e6)) - process.hrtime.bigint();
-  const problem = await runAsAgent(['perl', '-e', MEND, wrong ? String(offset) : ''], bytes, slowdown);
+  const input = Buffer.concat([Buffer.from(`${wrong ? offset : ''}\n`), bytes]);
+  const problem = await mender.run(input, slowdown);
   if (problem !== undefined) {
     log.add('wake', `the clock is ${aheadMs} ms ahead; mending it and the random numbers: ${problem}`);
     return { aheadMs, clockSet: false, reseeded: false };

@@ -3,13 +3,14 @@ import { createHash, randomBytes } from 'node:crypto';
 import { chmodSync, chownSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  AgentClock,
   AgentHealth,
   type Become,
   type ExecRequest,
   type Link,
   type Woke,
-  WokeReply,
 } from '../../../protocol/agent.ts';
+import { readClock } from '../../../protocol/clock.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { newMachineId } from '../../../protocol/ids.ts';
 import type { Checkpoint, GuestConfig, MachineKind, MachineSpec } from '../../../protocol/machine.ts';
@@ -24,9 +25,6 @@ const READY_AT: Readonly<Record<MachineKind, Checkpoint>> = { browser: 'browser'
 /** What a browser does after its first page, so that its copies need not do it; times the driver's slowdown. */
 const SETTLE_MS: Readonly<Record<MachineKind, number>> = { browser: 3_000, cli: 500 };
 const POLL_MS = 250;
-/** How far a copy's clock may be off; setting it again would not make it better on a busy computer. */
-const CLOCK_NEAR_MS = 50;
-const CLOCK_ATTEMPTS = 5;
 
 /** The specification of a machine like that one which is nobody's, and the token of its agent, which nobody else knows. */
 export function asNobody(like: MachineSpec): { spec: MachineSpec; token: string } {
@@ -91,10 +89,11 @@ export async function untilSettled(
       await sleep(POLL_MS * slowdown, undefined, { signal: either });
     }
     await sleep(SETTLE_MS[machine.spec.kind] * slowdown, undefined, { signal: either });
-    // What a copy does first is in the guest's memory then.
-    await askAgent(dial, { token, path: '/v1/woke', body: () => wokeNow() }, either);
+    // What a copy does first is in the guest's memory then, and waits there for its input.
+    const woke = (): Woke => ({ time: new Date().toISOString(), entropyBase64: entropy(), prepare: true });
+    await askAgent(dial, { token, path: '/v1/woke', body: woke }, either);
     // A copy is told who it is before the person's programs go on, which the agent sees to: they would take its time, and see another machine.
-    const script = 'ip link > /dev/null; sync; kill -s STOP -- -1';
+    const script = 'sync; kill -s STOP -- -1';
     const body = (): ExecRequest => ({ argv: ['sh', '-c', script], timeoutMs: 60_000 });
     await askAgent(dial, { token, path: '/v1/exec', body }, either);
   } catch (error) {
@@ -106,40 +105,9 @@ export async function untilSettled(
   }
 }
 
-const wokeNow = (wayMs = 0): Woke => ({
-  time: new Date(Date.now() + wayMs).toISOString(),
-  entropyBase64: randomBytes(64).toString('base64'),
-});
+const entropy = (): string => randomBytes(64).toString('base64');
 
-/**
- * Gives a copy random numbers of its own and the time, which it is told until it is right: what the way there takes is only known
- * afterwards, as half of what the call took without the guest's own part. Throws `machine_start_failed` when it stays wrong.
- */
-async function tellTime(dial: Dial, token: string, signal: AbortSignal): Promise<void> {
-  let wayMs = 0;
-  let offMs = 0;
-  for (let attempt = 0; attempt < CLOCK_ATTEMPTS; attempt++) {
-    let sent = 0;
-    const body = (): Woke => {
-      sent = Date.now();
-      return wokeNow(wayMs);
-    };
-    const { text, ms } = await askAgent(dial, { token, path: '/v1/woke', body }, signal);
-    const { time, aheadMs, clockSet, reseeded } = WokeReply.parse(parseJson(text));
-    if (!reseeded) throw new PolydevError('machine_start_failed', 'a copy took no random numbers of its own');
-    // By the guest's clock as it is now: when it was asked, and how long it worked.
-    const asked = sent + wayMs + (clockSet ? 0 : aheadMs);
-    const way = Math.max(ms - (Date.parse(time) - asked), 0) / 2;
-    offMs = asked - (sent + way);
-    if (Math.abs(offMs) <= CLOCK_NEAR_MS) return;
-    wayMs = way;
-  }
-  // Where a way takes longer than that, both ways need not take the same: nothing shows that it is wrong.
-  if (Math.abs(offMs) <= CLOCK_NEAR_MS + wayMs) return;
-  throw new PolydevError('machine_start_failed', `the clock of a copy stays ${Math.round(offMs)} ms off`);
-}
-
-/** Makes a machine of its own out of a copy. Throws what the agent says. */
+/** Makes a machine of its own out of a copy, in one call once its clock is known. Throws what the agent says. */
 export async function tellWhoItIs(
   dial: Dial,
   token: string,
@@ -148,9 +116,10 @@ export async function tellWhoItIs(
 ): Promise<void> {
   const { address, mac, gateway } = attachment;
   const link: Link = { address, mac, gateway, networkd: networkdFile(attachment) };
-  // The first answer takes longer than any later one: nothing in the guest is warm.
-  await askAgent(dial, { token, path: '/health' }, signal);
-  await tellTime(dial, token, signal);
-  const body = (): Become => ({ config, link });
+  const clock = await readClock(async () => {
+    const { text, ms } = await askAgent(dial, { token, path: '/v1/clock' }, signal);
+    return { uptimeMs: AgentClock.parse(parseJson(text)).uptimeMs, tookMs: ms };
+  });
+  const body = (): Become => ({ config, link, wake: { ...clock, entropyBase64: entropy() } });
   await askAgent(dial, { token, path: '/v1/become', body }, signal);
 }
