@@ -5,7 +5,7 @@ import type { Become, Link } from '../../protocol/agent.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { setUpSystem } from '../boot/system.ts';
 import type { AgentLog } from '../log.ts';
-import { forgetNetwork } from '../network.ts';
+import { readInterfaceAgain } from '../network.ts';
 import { Program } from './run.ts';
 import { mend, mender } from './wake.ts';
 
@@ -46,7 +46,7 @@ export async function become(
   ]);
   if (unreachable !== undefined) throw failed(`network: ${unreachable}`);
   if (mended?.reseeded === false) throw failed('time and random numbers');
-  forgetNetwork();
+  readInterfaceAgain();
   // Not of this process: what it would draw next, its twins would, too. The kernel's random numbers are new by now.
   const random = readFileSync('/proc/sys/kernel/random/uuid', 'latin1').trim().replaceAll('-', '');
   writeWhole('/etc/machine-id', `${random}\n`, 0o444);
