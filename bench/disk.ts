@@ -5,11 +5,10 @@ import path from 'node:path';
 /** What the files of its folder take, those excepted that also have a name elsewhere; MiB, one decimal. */
 export async function diskMiBOf(hostData: string, machine: string): Promise<number> {
   const folder = path.join(hostData, 'machines', machine);
-  const { dev } = await lstat(folder);
   const files = new Map<number, { blocks: number; names: number; here: number }>();
   for (const name of await readdir(folder, { recursive: true })) {
     const found = await lstat(path.join(folder, name)).catch(() => undefined);
-    if (found?.isFile() !== true || found.dev !== dev) continue;
+    if (found?.isFile() !== true) continue;
     const here = (files.get(found.ino)?.here ?? 0) + 1;
     files.set(found.ino, { blocks: found.blocks, names: found.nlink, here });
   }

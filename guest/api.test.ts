@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { AgentHealth, ExecEvent, WokeReply } from '../protocol/agent.ts';
+import { AgentClock, AgentHealth, ExecEvent, WokeReply } from '../protocol/agent.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { newMachineId } from '../protocol/ids.ts';
 import { asPerson } from './person.ts';
@@ -54,6 +54,15 @@ describe('calls', () => {
     expect((await agent.call('GET', '/health')).status).toBe(401);
     const headers = { authorization: 'Bearer another' };
     expect((await fetch(`${agent.origin}/health`, { headers })).status).toBe(200);
+  });
+
+  it('tell of a clock that only goes on', async () => {
+    const read = async () => AgentClock.parse(await (await agent.call('GET', '/v1/clock')).json()).uptimeMs;
+    const began = performance.now();
+    const first = await read();
+    const passed = (await read()) - first;
+    expect(passed).toBeGreaterThan(0);
+    expect(passed).toBeLessThanOrEqual(performance.now() - began);
   });
 
   it('refuse to make another machine of one that is no copy', async () => {

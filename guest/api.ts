@@ -1,10 +1,9 @@
 /** The agent's calls, as `protocol/agent.ts` lists them, put on routes. */
 import { z } from 'zod';
 import {
+  type AgentClock,
   type AgentHealth,
   Become,
-  type ClockReply,
-  ClockStep,
   CredentialBundle,
   ExecRequest,
   LoginStart,
@@ -37,8 +36,9 @@ import { sendEvents } from './server/ndjson.ts';
 import { type Call, HANDLED, type Handler, Router, type UpgradeHandler } from './server/router.ts';
 import type { AgentToken, Routes } from './server/server.ts';
 import type { Terminals } from './terminal/terminals.ts';
-import { become, goOn } from './wake/become.ts';
-import { mend, stepClock } from './wake/wake.ts';
+import { become, goOn, prepareCopies } from './wake/become.ts';
+import { first } from './wake/priority.ts';
+import { mend } from './wake/wake.ts';
 
 export interface Parts {
   /** Who this machine is; a copy of another one learns it later. */
@@ -106,41 +106,45 @@ export function agentRoutes(parts: Parts): Routes {
 
   calls.add('POST', '/v1/woke', async (call): Promise<WokeReply> => {
     const arrived = performance.now();
-    const { time, entropyBase64, agentTokenHash } = await readBody(call.request, Woke);
+    const {
+      time,
+      uptimeMs = arrived,
+      entropyBase64,
+      agentTokenHash,
+      prepare,
+    } = await readBody(call.request, Woke);
     if (agentTokenHash !== undefined) parts.token.hash = agentTokenHash;
     if (!parts.ownKernel) {
       const now = Date.now();
-      const aheadMs = now - Date.parse(time);
-      const tookMs = performance.now() - arrived;
-      return { time: new Date(now).toISOString(), tookMs, aheadMs, clockSet: false, reseeded: false };
+      const aheadMs = now - (Date.parse(time) + performance.now() - uptimeMs);
+      return { time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false };
     }
     const mended = await mend(
-      { time: Date.parse(time), at: arrived },
+      { time: Date.parse(time), at: uptimeMs },
       Buffer.from(entropyBase64, 'base64'),
       log,
       parts.config.slowdown,
     );
-    return { time: new Date().toISOString(), tookMs: performance.now() - arrived, ...mended };
+    if (prepare === true) prepareCopies();
+    return { time: new Date().toISOString(), ...mended };
   });
-  calls.add('POST', '/v1/clock', async (call): Promise<ClockReply> => {
-    const arrived = performance.now();
-    const { stepMs } = await readBody(call.request, ClockStep);
-    const stepped = parts.ownKernel && stepMs !== 0;
-    if (stepped) await stepClock(stepMs, log, parts.config.slowdown);
-    return { time: new Date().toISOString(), tookMs: performance.now() - arrived, stepped };
-  });
-  calls.add('POST', '/v1/become', async (call): Promise<AgentHealth> => {
+  const clock = (): AgentClock => ({ uptimeMs: performance.now() });
+  calls.add('GET', '/v1/clock', clock);
+  calls.add('POST', '/v1/become', async (call, response): Promise<AgentClock> => {
     const asked = await readBody(call.request, Become);
     if (!parts.ownKernel)
       throw new PolydevError('conflict', 'only a virtual machine can be a copy of another one');
-    await become(asked, parts.configFile, log);
+    await first(() => become(asked, parts.configFile, log));
     const { config } = asked;
     Object.assign(parts.config, config);
     parts.token.hash = config.agentTokenHash;
     if ('mark' in config.listen) parts.remark(config.listen.mark);
     checklist.restamp();
-    if (person.ids !== undefined) goOn(person.ids.uid);
-    return health();
+    const { ids } = person;
+    // Afterwards: they take the processor from whoever waits for the answer.
+    if (ids !== undefined && response.closed) goOn(ids.uid);
+    else if (ids !== undefined) response.once('close', () => goOn(ids.uid));
+    return clock();
   });
 
   calls.add('POST', '/v1/login', async (call) => {

@@ -4,6 +4,7 @@
  *
  *   node main.mjs [config file] [state directory] [home of the person]
  */
+import './zod.ts';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import type { Server } from 'node:http';
 import path from 'node:path';

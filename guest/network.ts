@@ -23,13 +23,20 @@ export function guestNetwork(): GuestNetwork {
   return last.network;
 }
 
-function look(): GuestNetwork {
+/** The interface has just been changed, and nothing else: that is read again. */
+export function readInterfaceAgain(): void {
+  if (last !== undefined) last = { at: performance.now(), network: { ...last.network, ...ofInterface() } };
+}
+
+const look = (): GuestNetwork => ({ ...ofInterface(), others: others().slice(0, 20) });
+
+function ofInterface(): Omit<GuestNetwork, 'others'> {
   const addresses = (networkInterfaces()[INTERFACE] ?? [])
     .filter(({ family }) => family === 'IPv4')
     .map(({ address }) => address);
   const file = /^NETWORK_FILE=(.+)$/m.exec(linkState())?.[1] ?? null;
   const dhcp = file !== null && /^DHCP=(yes|true|ipv4|1)\s*$/m.test(textOf(file));
-  return { addresses: addresses.slice(0, 20), file, dhcp, others: others().slice(0, 20) };
+  return { addresses: addresses.slice(0, 20), file, dhcp };
 }
 
 function linkState(): string {

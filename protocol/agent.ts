@@ -20,8 +20,8 @@
  *   DELETE /v1/terminals/:id           204
  *   GET    /v1/desktop/vnc             Upgrade: tcp -> 101, raw RFB bytes of the desktop
  *   POST   /v1/woke        Woke        WokeReply; after a sleep or a claim: sets the clock, reseeds the kernel's random numbers
- *   POST   /v1/clock       ClockStep   ClockReply
- *   POST   /v1/become      Become      AgentHealth; a copy of another machine becomes a machine of its own
+ *   GET    /v1/clock                   AgentClock
+ *   POST   /v1/become      Become      AgentClock; a copy of another machine becomes a machine of its own
  *   GET    /v1/log                     text/plain: the agent's own log (bounded), with the desktop's lines
  *   GET    /v1/journal                 text/plain: the last lines of systemd's journal (bounded); not_found where there is no systemd
  */
@@ -74,14 +74,16 @@ export const Woke = z.strictObject({
     .string()
     .regex(/^[0-9a-f]{64}$/)
     .optional(),
+  /** What the agent's own clock (GET /v1/clock) said at that time, so that the way of this call does not matter. Absent: it is that of the call. */
+  uptimeMs: z.number().optional(),
+  /** The machine is going to be copied: what its copies need at once is started, and waits. */
+  prepare: z.boolean().optional(),
 });
 export type Woke = z.infer<typeof Woke>;
 
 export const WokeReply = z.object({
   /** The guest's clock when it answered. */
   time: z.iso.datetime({ precision: 3 }),
-  /** Milliseconds from when it was asked until then. */
-  tookMs: z.number().default(0),
   /** How far the guest's clock was ahead when it was asked, in milliseconds. */
   aheadMs: z.number(),
   /** False where the guest has its host's clock, or is right already. */
@@ -90,21 +92,6 @@ export const WokeReply = z.object({
   reseeded: z.boolean(),
 });
 export type WokeReply = z.infer<typeof WokeReply>;
-
-/** Steps the guest's clock by so many milliseconds; 0 leaves it alone. */
-export const ClockStep = z.strictObject({ stepMs: z.number() });
-export type ClockStep = z.infer<typeof ClockStep>;
-
-/** See clock.ts for what is made of it. */
-export const ClockReply = z.object({
-  /** The guest's clock when it answered. */
-  time: z.iso.datetime({ precision: 3 }),
-  /** Milliseconds from when it was asked until then. */
-  tookMs: z.number(),
-  /** False where it was to be left alone, or is its host's. */
-  stepped: z.boolean(),
-});
-export type ClockReply = z.infer<typeof ClockReply>;
 
 const Mac = z.string().regex(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/);
 
@@ -118,12 +105,26 @@ export const Link = z.strictObject({
 });
 export type Link = z.infer<typeof Link>;
 
+/** A clock of the agent's own that nobody sets, and that has no meaning outside: whoever asks twice knows what passed. */
+export const AgentClock = z.object({ uptimeMs: z.number() });
+export type AgentClock = z.infer<typeof AgentClock>;
+
 /**
- * Tells a guest that it was copied, memory and all, from one that nobody ever used: everything by which machines differ but time and
- * random numbers, which it was told before (POST /v1/woke). The call itself carries the token of the one it was copied from, for the
- * last time; a channel with a mark has that of `config` afterwards.
+ * Tells a guest that it was copied, memory and all, from one that nobody ever used: everything by which machines differ. The call
+ * itself carries the token of the one it was copied from, for the last time; a channel with a mark has that of `config` afterwards.
  */
-export const Become = z.strictObject({ config: GuestConfig, link: Link });
+export const Become = z.strictObject({
+  config: GuestConfig,
+  link: Link,
+  /** What time it was when the agent's own clock said `uptimeMs`, so that the way of this call does not matter, and bytes that nobody else has. Absent: both were told (POST /v1/woke). */
+  wake: z
+    .strictObject({
+      time: z.iso.datetime({ precision: 3 }),
+      uptimeMs: z.number(),
+      entropyBase64: z.base64().min(44).max(1024),
+    })
+    .optional(),
+});
 export type Become = z.infer<typeof Become>;
 
 export const LoginStart = z.strictObject({ session: SessionId, provider: ProviderId });

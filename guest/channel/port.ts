@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, constants, openSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import type { Pipe } from '../../protocol/channel/multiplexer.ts';
+import { goFirst } from '../wake/priority.ts';
 
 const PORTS = '/sys/class/virtio-ports';
 
@@ -36,6 +37,8 @@ export function openSerialPort(device: string): Pipe & { end: () => void } {
       for (const child of [reader, writer] satisfies ChildProcess[]) child.kill('SIGKILL');
     };
     for (const child of [reader, writer]) {
+      // They only copy, and the host waits for each byte.
+      goFirst(child.pid);
       child.on('error', end);
       child.once('exit', end);
     }

@@ -5,22 +5,48 @@ import type { Become, Link } from '../../protocol/agent.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { setUpSystem } from '../boot/system.ts';
 import type { AgentLog } from '../log.ts';
-import { runAsAgent } from './run.ts';
+import { readInterfaceAgain } from '../network.ts';
+import { Program } from './run.ts';
+import { mend, mender } from './wake.ts';
 
 const INTERFACE = 'eth0';
 const NETWORKD = '/run/systemd/network/10-eth0.network';
 
+const links = new Program('ip', '-batch', '-');
+
+/** What a copy of this machine needs at once waits for it. */
+export function prepareCopies(): void {
+  mender.prepare();
+  links.prepare();
+}
+
 /**
- * Gives this machine the names and the address that are its own; `configFile`: where an agent that is started again reads who it is.
- * Time and random numbers must be its own already. Throws `machine_start_failed` naming what could not be done: a machine that is
+ * Gives this machine the names and the address that are its own, and the time and random numbers
+ * unless it has them; `configFile`: where an agent that is started again reads who it is. Throws `machine_start_failed` naming what could not be done: a machine that is
  * half another one must not be used.
  */
-export async function become({ config, link }: Become, configFile: string, log: AgentLog): Promise<void> {
+export async function become(
+  { config, link, wake }: Become,
+  configFile: string,
+  log: AgentLog,
+): Promise<void> {
   const failed = (what: string): PolydevError =>
     new PolydevError('machine_start_failed', `a copy did not become ${config.machineId}: ${what}`);
   writeWhole(NETWORKD, link.networkd, 0o644);
-  const unreachable = await runAsAgent(['ip', '-batch', '-'], linkCommands(link), config.slowdown);
+  const [unreachable, mended] = await Promise.all([
+    links.run(linkCommands(link), config.slowdown),
+    wake === undefined
+      ? undefined
+      : mend(
+          { time: Date.parse(wake.time), at: wake.uptimeMs },
+          Buffer.from(wake.entropyBase64, 'base64'),
+          log,
+          config.slowdown,
+        ),
+  ]);
   if (unreachable !== undefined) throw failed(`network: ${unreachable}`);
+  if (mended?.reseeded === false) throw failed('time and random numbers');
+  readInterfaceAgain();
   // Not of this process: what it would draw next, its twins would, too. The kernel's random numbers are new by now.
   const random = readFileSync('/proc/sys/kernel/random/uuid', 'latin1').trim().replaceAll('-', '');
   writeWhole('/etc/machine-id', `${random}\n`, 0o444);

@@ -1,6 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { describe, expect, it } from 'vitest';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it, vi } from 'vitest';
 import { AgentLog } from '../log.ts';
+import { Program } from './run.ts';
 import { mend } from './wake.ts';
 
 const log = new AgentLog(() => undefined);
@@ -15,4 +20,38 @@ describe('a guest that wakes', () => {
       expect(reseeded, log.text()).toBe(true);
     },
   );
+});
+
+describe('a program that gets its input later', () => {
+  it('is the one that was started before, once', async () => {
+    const program = new Program('sh', '-c', 'read -r line; echo "$$ $line" >&2; exit 1');
+    program.prepare();
+    program.prepare();
+    const [first, second] = [await program.run('one\n'), await program.run('two\n')];
+    expect(first).toMatch(/^\d+ one$/);
+    expect(second).toMatch(/^\d+ two$/);
+    expect(first?.split(' ')[0]).not.toBe(second?.split(' ')[0]);
+  });
+
+  it('is started again where it has ended meanwhile, and says what was wrong', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'polydev-run-'));
+    try {
+      // The first one ends at once, and the next does not.
+      const program = new Program(
+        'sh',
+        '-c',
+        `mkdir ${folder}/first 2> /dev/null && exit 4; cat > /dev/null`,
+      );
+      program.prepare();
+      await vi.waitFor(() => expect(existsSync(join(folder, 'first'))).toBe(true), 30_000);
+      await sleep(200);
+      expect(await program.run('input')).toBeUndefined();
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('says that it is not there', async () => {
+    expect(await new Program('/nowhere/program').run('input')).toContain('ENOENT');
+  });
 });

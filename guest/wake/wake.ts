@@ -1,7 +1,6 @@
 /** wake/: what a guest must mend after it has slept, was started long before somebody uses it, or was copied. */
-import { PolydevError } from '../../protocol/errors.ts';
 import type { AgentLog } from '../log.ts';
-import { runAsAgent } from './run.ts';
+import { Program } from './run.ts';
 
 /** Nearer than this the clock is left alone: setting it would not make it better. */
 const NEAR_MS = 10;
@@ -13,30 +12,30 @@ export interface Moment {
   readonly at: number;
 }
 
-// Programs, since Node has no such calls. The numbers are those of Linux on x86-64, which is what virtual machines are made for.
+// One program for both: where processors are emulated, starting one takes longer than all it does. The numbers are those of
+// Linux on x86-64, which is what virtual machines are made for.
 //
 // RNDADDENTROPY with the bytes, then RNDRESEEDCRNG, of random(4): bytes that are only written to the device are mixed in
 // minutes later, when a clone may have given out the same numbers as its twin.
-const RESEED = `
-  local $/; binmode STDIN; my $bytes = <STDIN>;
+//
+// The first line of its input is what the wall clock is ahead of the monotonic one, in nanoseconds; empty: the clock is left alone.
+export const mender = new Program(
+  'perl',
+  '-e',
+  `binmode STDIN;
+  defined(my $offset = <STDIN>) or exit 1;
+  chomp $offset;
+  local $/; my $bytes = <STDIN>;
   open(my $device, '+<', '/dev/urandom') or die "$!\\n";
   ioctl($device, 0x40085203, pack('ii', 8 * length($bytes), length($bytes)) . $bytes) or die "random numbers: $!\\n";
-  ioctl($device, 0x5207, 0) or die "random numbers: $!\\n";`;
-// The first argument is what the wall clock is ahead of the monotonic one, in nanoseconds; empty: the clock is left alone.
-const SET_CLOCK = `
-  my ($offset) = @ARGV;
+  ioctl($device, 0x5207, 0) or die "random numbers: $!\\n";
   exit if $offset eq '';
   my $time = pack('qq', 0, 0);
   syscall(228, 1, $time) == 0 or die "monotonic clock: $!\\n";
   my ($seconds, $nanoseconds) = unpack('qq', $time);
   my $now = $seconds * 1_000_000_000 + $nanoseconds + $offset;
-  syscall(227, 0, pack('qq', int($now / 1_000_000_000), $now % 1_000_000_000)) == 0 or die "clock: $!\\n";`;
-/** One program for both: where processors are emulated, starting one takes longer than all it does. */
-const MEND = RESEED + SET_CLOCK;
-
-/** What a wall clock that says `wantedMs` now is ahead of the monotonic one, nanoseconds. */
-const offsetOf = (wantedMs: number): string =>
-  String(BigInt(Math.round(wantedMs * 1e6)) - process.hrtime.bigint());
+  syscall(227, 0, pack('qq', int($now / 1_000_000_000), $now % 1_000_000_000)) == 0 or die "clock: $!\\n";`,
+);
 
 /**
  * Sets the guest's clock to a moment plus what has passed since then, unless it is right, and gives its kernel bytes that no other
@@ -51,18 +50,13 @@ export async function mend(
   const wanted = now.time + performance.now() - now.at;
   const aheadMs = Math.round((Date.now() - wanted) * 1000) / 1000;
   const wrong = Math.abs(aheadMs) > NEAR_MS;
-  const problem = await runAsAgent(['perl', '-e', MEND, wrong ? offsetOf(wanted) : ''], bytes, slowdown);
+  const offset = BigInt(Math.round(wanted * 1e6)) - process.hrtime.bigint();
+  const input = Buffer.concat([Buffer.from(`${wrong ? offset : ''}\n`), bytes]);
+  const problem = await mender.run(input, slowdown);
   if (problem !== undefined) {
     log.add('wake', `the clock is ${aheadMs} ms ahead; mending it and the random numbers: ${problem}`);
     return { aheadMs, clockSet: false, reseeded: false };
   }
   if (wrong) log.add('wake', `the clock was ${aheadMs} ms ahead and is set`);
   return { aheadMs, clockSet: wrong, reseeded: true };
-}
-
-/** Steps the guest's clock by `stepMs`. Only for a guest with a kernel of its own. Throws `internal` when it cannot. */
-export async function stepClock(stepMs: number, log: AgentLog, slowdown = 1): Promise<void> {
-  const problem = await runAsAgent(['perl', '-e', SET_CLOCK, offsetOf(Date.now() + stepMs)], '', slowdown);
-  if (problem !== undefined) throw new PolydevError('internal', `the clock was not stepped: ${problem}`);
-  log.add('wake', `the clock is stepped by ${Math.round(stepMs)} ms`);
 }

@@ -3,16 +3,14 @@ import { createHash, randomBytes } from 'node:crypto';
 import { chmodSync, chownSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  AgentClock,
   AgentHealth,
   type Become,
-  ClockReply,
-  type ClockStep,
   type ExecRequest,
   type Link,
   type Woke,
-  WokeReply,
 } from '../../../protocol/agent.ts';
-import { clockSample, mayBeRight, setClock } from '../../../protocol/clock.ts';
+import { readClock } from '../../../protocol/clock.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
 import { newMachineId } from '../../../protocol/ids.ts';
 import type { Checkpoint, GuestConfig, MachineKind, MachineSpec } from '../../../protocol/machine.ts';
@@ -91,10 +89,11 @@ export async function untilSettled(
       await sleep(POLL_MS * slowdown, undefined, { signal: either });
     }
     await sleep(SETTLE_MS[machine.spec.kind] * slowdown, undefined, { signal: either });
-    // What a copy does first is in the guest's memory then.
-    await askAgent(dial, { token, path: '/v1/woke', body: () => wokeNow() }, either);
+    // What a copy does first is in the guest's memory then, and waits there for its input.
+    const woke = (): Woke => ({ time: new Date().toISOString(), entropyBase64: entropy(), prepare: true });
+    await askAgent(dial, { token, path: '/v1/woke', body: woke }, either);
     // A copy is told who it is before the person's programs go on, which the agent sees to: they would take its time, and see another machine.
-    const script = 'ip link > /dev/null; sync; kill -s STOP -- -1';
+    const script = 'sync; kill -s STOP -- -1';
     const body = (): ExecRequest => ({ argv: ['sh', '-c', script], timeoutMs: 60_000 });
     await askAgent(dial, { token, path: '/v1/exec', body }, either);
   } catch (error) {
@@ -106,39 +105,9 @@ export async function untilSettled(
   }
 }
 
-const wokeNow = (): Woke => ({
-  time: new Date().toISOString(),
-  entropyBase64: randomBytes(64).toString('base64'),
-});
+const entropy = (): string => randomBytes(64).toString('base64');
 
-/** Gives a copy random numbers of its own and the time. Throws `machine_start_failed` when its clock stays wrong. */
-async function tellTime(dial: Dial, token: string, signal: AbortSignal): Promise<void> {
-  const ask = async (path: string, body: () => object) => {
-    let sentMs = 0;
-    const now = (): object => {
-      sentMs = Date.now();
-      return body();
-    };
-    const { text, ms: roundMs } = await askAgent(dial, { token, path, body: now }, signal);
-    return { sentMs, roundMs, said: parseJson(text) };
-  };
-  const told = await ask('/v1/woke', wokeNow);
-  const reply = WokeReply.parse(told.said);
-  if (!reply.reseeded)
-    throw new PolydevError('machine_start_failed', 'a copy took no random numbers of its own');
-  const last = await setClock(clockSample({ ...told, ...reply }), async (stepMs) => {
-    const looked = await ask('/v1/clock', (): ClockStep => ({ stepMs }));
-    const answer = ClockReply.parse(looked.said);
-    return { ...clockSample({ ...looked, ...answer }), stepped: answer.stepped };
-  });
-  if (mayBeRight(last)) return;
-  throw new PolydevError(
-    'machine_start_failed',
-    `the clock of a copy stays ${Math.round(last.aheadMs)} ms off`,
-  );
-}
-
-/** Makes a machine of its own out of a copy. Throws what the agent says. */
+/** Makes a machine of its own out of a copy, in one call once its clock is known. Throws what the agent says. */
 export async function tellWhoItIs(
   dial: Dial,
   token: string,
@@ -147,9 +116,10 @@ export async function tellWhoItIs(
 ): Promise<void> {
   const { address, mac, gateway } = attachment;
   const link: Link = { address, mac, gateway, networkd: networkdFile(attachment) };
-  // The first answer takes longer than any later one: nothing in the guest is warm.
-  await askAgent(dial, { token, path: '/health' }, signal);
-  await tellTime(dial, token, signal);
-  const body = (): Become => ({ config, link });
+  const clock = await readClock(async () => {
+    const { text, ms } = await askAgent(dial, { token, path: '/v1/clock' }, signal);
+    return { uptimeMs: AgentClock.parse(parseJson(text)).uptimeMs, tookMs: ms };
+  });
+  const body = (): Become => ({ config, link, wake: { ...clock, entropyBase64: entropy() } });
   await askAgent(dial, { token, path: '/v1/become', body }, signal);
 }
