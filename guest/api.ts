@@ -36,7 +36,7 @@ import { sendEvents } from './server/ndjson.ts';
 import { type Call, HANDLED, type Handler, Router, type UpgradeHandler } from './server/router.ts';
 import type { AgentToken, Routes } from './server/server.ts';
 import type { Terminals } from './terminal/terminals.ts';
-import { become, goOn, prepareCopies } from './wake/become.ts';
+import { become, goOn, prepareCopies, stoppedPrograms } from './wake/become.ts';
 import { first } from './wake/priority.ts';
 import { mend } from './wake/wake.ts';
 
@@ -134,16 +134,19 @@ export function agentRoutes(parts: Parts): Routes {
     const asked = await readBody(call.request, Become);
     if (!parts.ownKernel)
       throw new PolydevError('conflict', 'only a virtual machine can be a copy of another one');
-    await first(() => become(asked, parts.configFile, log));
+    const { ids } = person;
+    const stopped = await first(async () => {
+      await become(asked, parts.configFile, log);
+      return ids === undefined ? [] : stoppedPrograms(ids.uid);
+    });
     const { config } = asked;
     Object.assign(parts.config, config);
     parts.token.hash = config.agentTokenHash;
     if ('mark' in config.listen) parts.remark(config.listen.mark);
     checklist.restamp();
-    const { ids } = person;
     // Afterwards: they take the processor from whoever waits for the answer.
-    if (ids !== undefined && response.closed) goOn(ids.uid);
-    else if (ids !== undefined) response.once('close', () => goOn(ids.uid));
+    if (response.closed) goOn(stopped);
+    else response.once('close', () => goOn(stopped));
     return clock();
   });
 

@@ -78,15 +78,25 @@ function writeWhole(file: string, text: string, mode: number): void {
   renameSync(draft, file);
 }
 
-/** Lets all programs of the person go on: they were stopped before the machine was copied. */
-export function goOn(uid: number): void {
-  for (const name of readdirSync('/proc')) {
+/** The programs of the person, which were stopped before the machine was copied. */
+export function stoppedPrograms(uid: number): number[] {
+  return readdirSync('/proc').flatMap((name) => {
     const pid = Number(name);
-    if (!Number.isInteger(pid)) continue;
+    if (!Number.isInteger(pid)) return [];
     try {
       // Not the folder's owner: those of programs that hide their memory belong to root.
       const owner = /^Uid:\t(\d+)/m.exec(readFileSync(`/proc/${name}/status`, 'latin1'))?.[1];
-      if (Number(owner) === uid) process.kill(pid, 'SIGCONT');
+      return Number(owner) === uid ? [pid] : [];
+    } catch {
+      return []; // It has ended.
+    }
+  });
+}
+
+export function goOn(programs: readonly number[]): void {
+  for (const pid of programs) {
+    try {
+      process.kill(pid, 'SIGCONT');
     } catch {
       // It has ended.
     }
