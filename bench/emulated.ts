@@ -34,7 +34,8 @@ export async function benchVirtual(
     driver,
     runs,
     config: { firecracker, jailer },
-    copies: driver !== 'firecracker',
+    warmUp: true,
+    copies: true,
   };
   const report = emulated
     ? await measureEmulated(settings, { driver, runs }, output, signal)
@@ -54,7 +55,7 @@ async function measureEmulated(
   const { checkout, cacheDir, firecracker, jailer } = settings;
   const parts = await ensureBenchParts({ cacheDir, signal, log: (line) => output.say(line) });
   const config = { firecracker, jailer, slowdown: SLOWDOWN };
-  const inside: VirtualBench = { ...wanted, config, copies: false };
+  const inside: VirtualBench = { ...wanted, config, warmUp: false, copies: false };
   const argv = [
     process.execPath,
     fileURLToPath(new URL('inside.ts', import.meta.url)),

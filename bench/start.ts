@@ -6,10 +6,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { connectApi } from '../cli/api.ts';
 import { type Output, table } from '../cli/output.ts';
-import type { Settings } from '../cli/settings.ts';
+import { type Settings, settingsPaths } from '../cli/settings.ts';
 import { Machine, Session } from '../protocol/api.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import { CHECKPOINTS, type Checkpoint } from '../protocol/machine.ts';
+import { diskMiBOf } from './disk.ts';
 import { memoryOf } from './memory.ts';
 import { type Row, row } from './row.ts';
 import { measureWarm } from './warm.ts';
@@ -23,6 +24,7 @@ interface Sample {
   readonly stamps: ReadonlyMap<Checkpoint, number>;
   readonly anonymousMiB: number;
   readonly withCacheMiB: number;
+  readonly diskMiB: number;
 }
 
 /**
@@ -81,8 +83,13 @@ export async function benchStart(
     'memory, idle (MiB, with page cache)',
     samples.map((s) => s.withCacheMiB),
   );
+  const disk = row(
+    'private disk, idle (MiB)',
+    samples.map((s) => s.diskMiB),
+  );
   if (options.json) {
-    output.result(JSON.stringify({ baseline, checkpoints: rows, warm: warmRows, memory: [memory, cache] }));
+    const all = { baseline, checkpoints: rows, warm: warmRows, memory: [memory, cache], disk };
+    output.result(JSON.stringify(all));
     return;
   }
   const ratio = (value: number) => `${(value / baseline.median).toFixed(1)}x`;
@@ -96,6 +103,7 @@ export async function benchStart(
         ...warmRows.map((r) => [`warm: ${r.name} (ms)`, ...cells(r), ratio(r.median)]),
         [memory.name, ...cells(memory), ''],
         [cache.name, ...cells(cache), ''],
+        [disk.name, ...cells(disk), ''],
       ],
     ),
   );
@@ -149,6 +157,7 @@ async function measureOnce(settings: Settings, run: number): Promise<Sample> {
     return {
       stamps: new Map(machine.stamps.map((s) => [s.checkpoint, Date.parse(s.at) - begin])),
       ...(await memoryOf(settings.instance, machine.id)),
+      diskMiB: await diskMiBOf(settingsPaths(settings).hostData, machine.id),
     };
   } finally {
     await api.request('DELETE', `/api/auth/session/${started.id}`, Session);

@@ -2,26 +2,29 @@
  * Start of virtual machines, booted and as copies of one that has booted, side by side on a host service of its own. Only when asked
  * for: where processors are emulated, a boot takes minutes.
  */
-import { readdir, stat } from 'node:fs/promises';
-import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Output, table } from '../cli/output.ts';
 import { PolydevError } from '../protocol/errors.ts';
+import type { Checkpoint, MachineKind } from '../protocol/machine.ts';
 import { HostProcess } from '../testkit/contracts/host-process.ts';
+import { diskMiBOf } from './disk.ts';
 import { memoryOf } from './memory.ts';
 import { type Row, row } from './row.ts';
 
 /** A painted page, and a template, take no longer than this on a busy computer without KVM. */
 const BOOT_MS = 900_000;
 const LIMITS = { cpus: 2, memoryMiB: 2048, pids: 1024 };
+const CLI_LIMITS = { cpus: 2, memoryMiB: 1024, pids: 512 };
 /** A browser machine counts as idle this long after its page was painted. */
 const IDLE_MS = 3_000;
-const MIB = 1024 * 1024;
+/** The checkpoint after which nothing of a machine's start is left. */
+const LAST: Readonly<Record<MachineKind, Checkpoint>> = { browser: 'browser', cli: 'provider' };
 
 interface Sample {
   /** Milliseconds from the request for the machine. */
   readonly healthy: number;
-  readonly painted: number;
+  /** Its checklist is through: a browser machine shows its page. */
+  readonly ready: number;
   readonly memoryMiB: number;
   /** What its own disk takes of the host's. */
   readonly diskMiB: number;
@@ -35,7 +38,9 @@ export interface VirtualBench {
   readonly runs: number;
   /** Settings of the host service that are not the usual ones: where Firecracker is, how slow this computer is. */
   readonly config?: Parameters<HostProcess['serve']>[0];
-  /** Also as copies of one that has booted; Firecracker makes none. */
+  /** One start of each kind first that is not counted; not where one takes a quarter of an hour. */
+  readonly warmUp: boolean;
+  /** Also as copies of one that has booted; not where that takes too long. */
   readonly copies: boolean;
 }
 
@@ -46,31 +51,35 @@ export interface VirtualReport {
   readonly rows: readonly Row[];
 }
 
-/** `runs` boots, then as many copies, after one boot and one copy that are not counted. Needs root, the hypervisor and the image. */
+/** `runs` boots of each kind, then as many copies. Needs root, the hypervisor and the image. */
 export async function measureVirtual(
-  { driver, runs, config, copies }: VirtualBench,
+  { driver, runs, config, warmUp, copies }: VirtualBench,
   progress: Output['progress'],
   signal: AbortSignal,
 ): Promise<VirtualReport> {
-  using alone = HostProcess.alone(driver, BOOT_MS);
+  using alone = HostProcess.alone(driver, BOOT_MS, config?.slowdown);
   const { host } = alone;
-  const measure = async (stage: string, copied: boolean): Promise<Sample[]> => {
+  const measure = async (stage: string, kind: MachineKind, copied: boolean): Promise<Row[]> => {
     const samples: Sample[] = [];
-    for (let run = 0; run <= runs && !signal.aborted; run++) {
-      const sample = await measureOne(alone, copied);
+    for (let run = warmUp ? 0 : 1; run <= runs; run++) {
+      const sample = await measureOne(alone, { kind, copied }, signal);
       if (run > 0) samples.push(sample);
       progress({ stage, index: 1, count: 1, message: `${run} of ${runs}`, fraction: run / runs });
     }
-    return samples;
+    return rowsOf(stage, kind, samples);
   };
   await host.serve(config);
   try {
-    const boots = rowsOf('boot', await measure('boots', false));
+    const boots = [
+      ...(await measure('CLI machine', 'cli', false)),
+      ...(await measure('browser machine', 'browser', false)),
+    ];
     if (!copies) return { driver, templateMs: null, rows: boots };
     await host.end('SIGTERM');
     await host.serve({ ...config, snapshotStart: { enabled: true, idleSeconds: 0 } });
     const templateMs = await untilTemplate(host, signal);
-    return { driver, templateMs, rows: [...boots, ...rowsOf('copy', await measure('copies', true))] };
+    const rows = [...boots, ...(await measure('copy of a browser machine', 'browser', true))];
+    return { driver, templateMs, rows };
   } finally {
     await host.end('SIGTERM');
   }
@@ -93,50 +102,46 @@ async function untilTemplate(host: HostProcess, signal: AbortSignal): Promise<nu
 
 async function measureOne(
   { host, config }: ReturnType<typeof HostProcess.alone>,
-  copied: boolean,
+  { kind, copied }: { kind: MachineKind; copied: boolean },
+  signal: AbortSignal,
 ): Promise<Sample> {
-  const { spec, agent } = host.guest('browser', LIMITS, 'internet');
+  const { spec, agent } = host.guest(kind, kind === 'cli' ? CLI_LIMITS : LIMITS, 'internet');
+  const last = LAST[kind];
   const began = performance.now();
   const since = (): number => Math.round(performance.now() - began);
   try {
     await host.host.put(spec);
     let healthy: number | undefined;
     for (;;) {
+      signal.throwIfAborted();
       const health = await agent.health().catch(() => undefined);
       if (health !== undefined) healthy ??= since();
       if (health?.failure != null) throw new PolydevError(health.failure.code, health.failure.message);
-      if (health?.stamps.some(({ checkpoint }) => checkpoint === 'browser') === true) break;
-      if (since() > BOOT_MS) throw new PolydevError('not_ready', 'no page was painted in time');
+      if (health?.ready === true && health.stamps.some(({ checkpoint }) => checkpoint === last)) break;
+      if (since() > BOOT_MS) throw new PolydevError('not_ready', `it did not reach ${last} in time`);
       await sleep(50);
     }
-    const painted = since();
+    const ready = since();
     const described = await host.host.get(spec.id);
     if ((described?.copied === true) !== copied)
       throw new PolydevError('internal', 'it did not start as it should');
     await sleep(IDLE_MS);
     const { anonymousMiB } = await memoryOf(config.instance, spec.id);
-    const diskMiB = await allocated(path.join(config.dataDir, 'machines', spec.id));
-    return { healthy: healthy ?? painted, painted, memoryMiB: anonymousMiB, diskMiB };
+    const diskMiB = await diskMiBOf(config.dataDir, spec.id);
+    return { healthy: healthy ?? ready, ready, memoryMiB: anonymousMiB, diskMiB };
   } finally {
     await host.host.destroy(spec.id);
   }
 }
 
-/** What the files of a folder take, those of others that are linked there excepted; MiB, one decimal. */
-async function allocated(folder: string): Promise<number> {
-  const found = await Promise.all((await readdir(folder)).map((name) => stat(path.join(folder, name))));
-  const own = found.filter((file) => file.isFile() && file.nlink === 1);
-  return Math.round((own.reduce((sum, { blocks }) => sum + blocks * 512, 0) / MIB) * 10) / 10;
-}
-
-const rowsOf = (name: string, samples: readonly Sample[]): Row[] => [
+const rowsOf = (name: string, kind: MachineKind, samples: readonly Sample[]): Row[] => [
   row(
     `${name}: request -> agent healthy (ms)`,
     samples.map((s) => s.healthy),
   ),
   row(
-    `${name}: request -> Chromium's page painted (ms)`,
-    samples.map((s) => s.painted),
+    `${name}: request -> ${kind === 'browser' ? "Chromium's page painted" : 'ready'} (ms)`,
+    samples.map((s) => s.ready),
   ),
   row(
     `${name}: memory of its own, idle (MiB)`,

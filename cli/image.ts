@@ -36,6 +36,13 @@ const bootTestHere = (settings: Settings, signal: AbortSignal) => (image: string
     signal,
   });
 
+/** Of all that the tools of a build print, what a person should know. */
+const sayNotes =
+  (output: Output) =>
+  (line: string): void => {
+    if (/^(note|warning): /.test(line)) output.say(line);
+  };
+
 /** Builds the image of this checkout, verifies and boots it, and makes it current. Returns its id. */
 export async function buildImageHere(
   settings: Settings,
@@ -52,9 +59,7 @@ export async function buildImageHere(
     checkout: settings.checkout,
     signal,
     bootTest: bootTestHere(settings, signal),
-    log: (line) => {
-      if (/^(note|warning): /.test(line)) output.say(line);
-    },
+    log: sayNotes(output),
     onProgress: (p) =>
       output.progress({
         stage: p.stage,
@@ -65,6 +70,14 @@ export async function buildImageHere(
         ...(p.bytes === undefined ? {} : { bytes: p.bytes }),
       }),
   });
+  if (!('verified' in manifest)) {
+    output.say(
+      `the layers of image ${manifest.id} are ready after ${formatDuration(performance.now() - began)}. Not done: verifying, which mounts ` +
+        'them, booting a machine and making it current need root, which finds the layers in the same cache: ' +
+        `sudo POLYDEV_CACHE=${settings.cacheDir} ${settings.checkout}/polydev image build`,
+    );
+    return manifest.id;
+  }
   const sizes = manifest.layers.map((l) => `${l.name} ${formatBytes(l.bytes)}`).join(', ');
   const { booted } = manifest;
   const proof = booted === undefined ? '' : `; booted in ${formatDuration(booted.ms)} (${booted.driver})`;
@@ -149,6 +162,7 @@ export async function ensureVm(settings: Settings, { output, signal }: Run): Pro
     cacheDir: settingsPaths(settings).images,
     checkout,
     signal,
+    log: sayNotes(output),
     progress: (message) => output.say(`virtual machines: ${message}`),
   });
   return parts.id;

@@ -5,6 +5,7 @@ import { ProviderId } from '../protocol/ids.ts';
 import { connectApi } from './api.ts';
 import { createOutput, describeError } from './output.ts';
 import { readSettings } from './settings.ts';
+import type { KvmChoice } from './test-kvm.ts';
 
 const program = new Command('polydev')
   .description("Connects an AI coding CLI to a person's own account from any web browser.")
@@ -249,7 +250,8 @@ image
     const output = createOutput();
     const signal = interruptible();
     const { settings, install } = globals();
-    await ensurePackages(RUN_PACKAGES, { install, output, signal });
+    // An ordinary user builds layers only; what that needs is checked by the build.
+    if (process.getuid?.() === 0) await ensurePackages(RUN_PACKAGES, { install, output, signal });
     const id = await buildImageHere(settings, options, { output, signal });
     if (options.vm) await ensureVm(settings, { output, signal });
     output.result(id);
@@ -296,6 +298,7 @@ image
   });
 image
   .command('list')
+  .description('the images of the cache, newest first; the current one is marked')
   .option('--json', 'print JSON', false)
   .action(async (options: { json: boolean }) => {
     const { listImages } = await import('./image.ts');
@@ -310,12 +313,19 @@ program
     'check (lint, types, imports), unit, faults, crash, e2e; machines and kvm only by name',
   )
   .option('--no-install', 'never install anything; say what is missing instead')
-  .action(async (parts: string[], options: { install: boolean }) => {
+  .addOption(
+    new Option('--driver <name>', 'of the part kvm: the contract of this driver').choices([
+      'firecracker',
+      'qemu',
+    ]),
+  )
+  .option('--name <pattern>', 'of the part kvm: tests whose name has this')
+  .action(async (parts: string[], options: { install: boolean } & KvmChoice) => {
     const { test } = await import('./test.ts');
     const { settings, install } = globals();
     process.exitCode = await test(
       settings,
-      { parts, install: install && options.install },
+      { ...options, parts, install: install && options.install },
       createOutput(),
       interruptible(),
     );

@@ -6,6 +6,7 @@ import {
   isInstalled,
   MACHINE_PACKAGES,
   missingOf,
+  ROOTLESS_PACKAGES,
 } from '../host/packages.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import type { Output } from './output.ts';
@@ -31,6 +32,8 @@ export const TEST_PACKAGES: readonly HostPackage[] = [
   { package: 'curl', binary: 'curl', why: 'plays a browser and a viewer for the guest agent' },
   { package: 'procps', binary: 'pgrep', why: 'finds the processes that the tests kill' },
   { package: 'xdotool', binary: 'xdotool', why: 'tells when a window is really shown' },
+  ...ROOTLESS_PACKAGES,
+  { package: 'libcap2-bin', binary: 'setcap', why: 'gives files of test layers capabilities' },
 ];
 
 /** The names, a line for each with its reason, and the command that gets them. */

@@ -11,6 +11,13 @@ import { type Tally, takeReport } from './test-report.ts';
 export const KVM_DRIVERS = ['firecracker', 'qemu'] as const;
 type KvmDriver = (typeof KVM_DRIVERS)[number];
 
+/** What of it is run; absent: all. */
+export interface KvmChoice {
+  driver?: KvmDriver;
+  /** Only tests whose whole name has this, a regular expression. */
+  name?: string;
+}
+
 /** What the reports of a driver's run are called. */
 export const kvmSuite = (driver: KvmDriver): string => `kvm-${driver}`;
 
@@ -28,6 +35,7 @@ const INSIDE = '/run/report.json';
 
 export async function runKvm(
   settings: Settings,
+  choice: KvmChoice,
   tally: Tally,
   output: Output,
   signal: AbortSignal,
@@ -41,13 +49,14 @@ export async function runKvm(
   const { checkout, cacheDir, firecracker } = settings;
   await mkdir(path.join(checkout, '.artifacts'), { recursive: true });
   const parts = await ensureBenchParts({ cacheDir, signal, log: () => undefined });
-  for (const driver of KVM_DRIVERS) {
+  const drivers = KVM_DRIVERS.filter((driver) => choice.driver === undefined || choice.driver === driver);
+  for (const driver of drivers) {
     if (driver === 'firecracker' && firecracker === undefined) {
       tally.skipped += 1;
       output.say('skipped: firecracker (needs POLYDEV_FIRECRACKER, the path of its binary)');
       continue;
     }
-    await runContract(settings, driver, parts, { tally, output, signal });
+    await runContract(settings, { driver, name: choice.name }, parts, { tally, output, signal });
     if (signal.aborted) return;
   }
 }
@@ -55,7 +64,7 @@ export async function runKvm(
 /** A computer of its own for each driver: what breaks one does not end the other's tests. */
 async function runContract(
   settings: Settings,
-  driver: KvmDriver,
+  { driver, name }: { driver: KvmDriver; name: string | undefined },
   parts: BenchParts,
   to: { tally: Tally; output: Output; signal: AbortSignal },
 ): Promise<void> {
@@ -69,6 +78,7 @@ async function runContract(
       path.join(checkout, 'node_modules/.bin/vitest'),
       ...['run', '--project=kvm', '--no-color', '--reporter=verbose'],
       ...['--reporter=json', `--outputFile.json=${INSIDE}`],
+      ...(name === undefined ? [] : ['-t', name]),
     ],
     cwd: checkout,
     env: {

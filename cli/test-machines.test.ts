@@ -36,16 +36,21 @@ it('shows each test for each driver, what the skipped ones lack, and the last ru
     const without = report('firecracker driver: contract (needs Firecracker (POLYDEV_FIRECRACKER))', {
       starts: 'skipped',
     });
+    const copies = report('namespace driver: copies of a machine (needs a driver that makes templates)', {
+      copies: 'skipped',
+    });
     const both = {
       ...JSON.parse(namespace),
-      testResults: [namespace, without].flatMap((r) => JSON.parse(r).testResults),
+      testResults: [namespace, without, copies].flatMap((r) => JSON.parse(r).testResults),
     };
     writeFileSync(join(artifacts, 'machines.json'), JSON.stringify(both));
     expect((await machineTable(checkout)).split('\n')).toEqual([
       'test    namespace  firecracker',
       'starts  pass       skip',
       'ends    FAIL',
-      'firecracker needs Firecracker (POLYDEV_FIRECRACKER)',
+      'copies  skip',
+      'namespace, copies of a machine: needs a driver that makes templates',
+      'firecracker, contract: needs Firecracker (POLYDEV_FIRECRACKER)',
     ]);
     const inBench = report('firecracker driver: contract (needs nothing more)', { starts: 'passed' });
     writeFileSync(join(artifacts, 'kvm-firecracker.json'), inBench);

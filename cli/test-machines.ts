@@ -8,10 +8,11 @@ interface Column {
   title: string;
   /** Test to what became of it. */
   results: Map<string, string>;
-  missing: string | undefined;
+  /** What its skipped suites lack, by suite. */
+  missing: Map<string, string>;
 }
 
-const SUITE = /^(\w+) driver: (?:contract|life of a machine) \(needs (.+)\)$/;
+const SUITE = /^(\w+) driver: (.+) \(needs (.+)\)$/;
 const MARKS: Readonly<Record<string, string>> = { passed: 'pass', failed: 'FAIL' };
 
 /** The drivers' columns of a report; none when there is no report. `where` is added to their titles. */
@@ -21,12 +22,12 @@ async function columnsOf(file: string, where: string): Promise<Column[]> {
   const columns = new Map<string, Column>();
   const tests = VitestReport.parse(JSON.parse(text)).testResults.flatMap((one) => one.assertionResults);
   for (const { ancestorTitles, title, status } of tests) {
-    const [, driver, needs] = SUITE.exec(ancestorTitles[0] ?? '') ?? [];
-    if (driver === undefined || needs === undefined) continue;
+    const [, driver, suite, needs] = SUITE.exec(ancestorTitles[0] ?? '') ?? [];
+    if (driver === undefined || suite === undefined || needs === undefined) continue;
     const name = `${driver}${where}`;
-    const missing = needs === 'nothing more' ? undefined : needs;
-    const column = columns.get(name) ?? { title: name, results: new Map<string, string>(), missing };
+    const column: Column = columns.get(name) ?? { title: name, results: new Map(), missing: new Map() };
     columns.set(name, column);
+    if (needs !== 'nothing more') column.missing.set(suite, needs);
     column.results.set(title, MARKS[status] ?? 'skip');
   }
   return [...columns.values()];
@@ -60,7 +61,9 @@ export async function machineTable(checkout: string): Promise<string> {
         columns.map(({ results }) => results.get(name) ?? ''),
       ),
     ),
-    ...columns.flatMap(({ title, missing }) => (missing === undefined ? [] : [`${title} needs ${missing}`])),
+    ...columns.flatMap(({ title, missing }) =>
+      [...missing].map(([suite, needs]) => `${title}, ${suite}: needs ${needs}`),
+    ),
   ];
   for (const { driver, file } of inBench) {
     const when = (await stat(file).catch(() => undefined))?.mtime.toISOString();

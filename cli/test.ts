@@ -10,7 +10,7 @@ import { ensureImage, ensureVm } from './image.ts';
 import { formatDuration, type Output } from './output.ts';
 import { ensurePackages, RUN_PACKAGES, TEST_PACKAGES } from './packages.ts';
 import { type Settings, settingsPaths } from './settings.ts';
-import { runKvm } from './test-kvm.ts';
+import { type KvmChoice, runKvm } from './test-kvm.ts';
 import { machineTable } from './test-machines.ts';
 import { firstLines, type Tally, takeReport } from './test-report.ts';
 import { ensureWeb } from './web.ts';
@@ -19,13 +19,13 @@ const PARTS = ['check', 'unit', 'faults', 'crash', 'e2e'] as const;
 /** Run only when asked for by name: `kvm` is slow, and `machines` repeats a part of `unit` for its table. */
 const NAMED_PARTS = ['kvm', 'machines'] as const;
 /** The suites that every driver passes. */
-const CONTRACTS = ['host/drivers/contract.test.ts', 'host/drivers/life.test.ts'] as const;
+const CONTRACTS = ['contract', 'life', 'template'].map((name) => `host/drivers/${name}.test.ts`);
 type Part = (typeof PARTS)[number] | (typeof NAMED_PARTS)[number];
 
 /** Returns the exit code. A suite that ran no test at all counts as a failure. */
 export async function test(
   settings: Settings,
-  options: { parts: readonly string[]; install: boolean },
+  options: { parts: readonly string[]; install: boolean } & KvmChoice,
   output: Output,
   signal: AbortSignal,
 ): Promise<number> {
@@ -55,7 +55,7 @@ export async function test(
   for (const part of parts) {
     output.say(`\n── ${part} ──`);
     if (part === 'check') await runChecks(settings, tally, output, signal);
-    else if (part === 'kvm') await runKvm(settings, tally, output, signal);
+    else if (part === 'kvm') await runKvm(settings, options, tally, output, signal);
     else {
       await runSuite(settings, part, { codex, named }, tally, output, signal);
       if (part === 'machines') output.result(await machineTable(settings.checkout));

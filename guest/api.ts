@@ -106,17 +106,24 @@ export function agentRoutes(parts: Parts): Routes {
 
   calls.add('POST', '/v1/woke', async (call): Promise<WokeReply> => {
     const arrived = performance.now();
-    const { time, entropyBase64, agentTokenHash, prepare } = await readBody(call.request, Woke);
+    const {
+      time,
+      uptimeMs = arrived,
+      entropyBase64,
+      agentTokenHash,
+      prepare,
+    } = await readBody(call.request, Woke);
     if (agentTokenHash !== undefined) parts.token.hash = agentTokenHash;
     if (!parts.ownKernel) {
       const now = Date.now();
-      const aheadMs = now - Date.parse(time);
+      const aheadMs = now - (Date.parse(time) + performance.now() - uptimeMs);
       return { time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false };
     }
     const mended = await mend(
-      { time: Date.parse(time), at: arrived },
+      { time: Date.parse(time), at: uptimeMs },
       Buffer.from(entropyBase64, 'base64'),
       log,
+      parts.config.slowdown,
     );
     if (prepare === true) prepareCopies();
     return { time: new Date().toISOString(), ...mended };

@@ -1,5 +1,6 @@
 /** Children of the agent: each in its own process group, as the person, its lines read, ended as a group. */
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { StringDecoder } from 'node:string_decoder';
 import { PolydevError } from '../protocol/errors.ts';
@@ -71,6 +72,23 @@ export class Child {
   }
 }
 
+const OOM_SCORE = '/proc/self/oom_score_adj';
+
+/**
+ * Starts a program that the kernel may end when memory runs out, where it should spare the agent (its unit's OOMScoreAdjust): a child
+ * has its parent's score, so the agent has the usual one for that moment. `start` must be synchronous.
+ */
+export function unspared<T>(start: () => T, score = OOM_SCORE): T {
+  const own = readFileSync(score, 'utf8').trim();
+  if (!own.startsWith('-')) return start();
+  writeFileSync(score, '0');
+  try {
+    return start();
+  } finally {
+    writeFileSync(score, own);
+  }
+}
+
 /** Starts programs as the person and ends what is left when the agent ends. */
 export class Processes {
   readonly person: Person;
@@ -89,13 +107,15 @@ export class Processes {
     const [file, ...args] = program.argv;
     if (file === undefined) throw new PolydevError('bad_request', 'argv is empty');
     const child = new Child(
-      spawn(file, args, {
-        cwd: program.cwd ?? this.person.home,
-        env: this.env(program.env),
-        stdio: program.stdio,
-        detached: true,
-        ...(this.person.ids ?? {}),
-      }),
+      unspared(() =>
+        spawn(file, args, {
+          cwd: program.cwd ?? this.person.home,
+          env: this.env(program.env),
+          stdio: program.stdio,
+          detached: true,
+          ...(this.person.ids ?? {}),
+        }),
+      ),
     );
     this.#running.add(child);
     void child.exited.then(() => this.#running.delete(child));

@@ -6,6 +6,7 @@ import { bootTest } from './boot-test.ts';
 import { makeImage, temporaryDirectory } from './images/fixture.ts';
 import { ensureLayer } from './images/layer.ts';
 import { attachedFiles } from './images/mounts.ts';
+import { unconfined } from './images/sandbox.ts';
 import { openImageStore } from './images/store.ts';
 import { CHECKOUT, IMAGE_CACHE, lacking } from './testing/fixture.ts';
 
@@ -43,7 +44,7 @@ describe.skipIf(missing !== undefined)(`boot test (needs ${missing ?? 'nothing m
           return {};
         },
       },
-      { cacheDir: cache.path, signal, progress: () => undefined, log: () => undefined },
+      { cacheDir: cache.path, sandbox: unconfined, signal, progress: () => undefined, log: () => undefined },
     );
     const others = real.layers.filter(({ name }) => name !== 'agent');
     for (const { file } of others) {

@@ -4,6 +4,7 @@ import { isAbsolute } from 'node:path';
 import { z } from 'zod';
 import { PolydevError } from '../protocol/errors.ts';
 import { SUBNETS } from './network/addresses.ts';
+import { SHARED_FOLDER } from './system/ids.ts';
 
 /** Nothing but a file name: never part of an option. */
 const PlainPath = z.string().refine(isAbsolute, { message: 'must be an absolute path' });
@@ -39,7 +40,7 @@ export const HostConfig = z.strictObject({
   nodePath: PlainPath,
   checkout: PlainPath,
   /** Claims that all instances of this host share. */
-  sharedDir: MountablePath.default('/run/polydev-shared'),
+  sharedDir: MountablePath.default(SHARED_FOLDER),
   /** How much is kept of machines that are gone: the newest, up to both bounds. */
   evidence: z
     .strictObject({

@@ -8,7 +8,7 @@ import { instanceNamespaces } from './network/network.ts';
 import { cgroupFolders, cgroupOfInstance, cgroupProcesses } from './system/cgroups.ts';
 import { run } from './system/command.ts';
 import { listIfThere } from './system/files.ts';
-import { Leases } from './system/leases.ts';
+import { idLeasesIn } from './system/ids.ts';
 import { loopDevices } from './system/loops.ts';
 import { findProcesses, processesInNetworkNamespace } from './system/processes.ts';
 import { mountPoints } from './system/syscalls.ts';
@@ -85,7 +85,7 @@ export async function audit(places: AuditPlaces): Promise<Leak[]> {
     'nft table',
     tables.split('\n').filter((line) => line.endsWith(` ${hostTable(instance)}`)),
   );
-  const leases = await new Leases(join(sharedDir, 'ids')).list();
+  const leases = await idLeasesIn(sharedDir).list();
   add(
     'lease',
     leases.filter(({ owner }) => within(owner, runDir)).map(({ number, owner }) => `${number} ${owner}`),

@@ -43,6 +43,11 @@ export const IMAGE_PACKAGES: readonly HostPackage[] = [
   { package: 'util-linux', binary: 'setpriv', why: 'ends build commands together with Polydev' },
 ];
 
+/** On top, to build it as an ordinary user. */
+export const ROOTLESS_PACKAGES: readonly HostPackage[] = [
+  { package: 'uidmap', binary: 'newuidmap', why: 'gives the build the subordinate ids of its user' },
+];
+
 /** On top, for machines that are virtual machines. */
 export const VM_PACKAGES: readonly HostPackage[] = [
   { package: 'qemu-system-x86', binary: 'qemu-system-x86_64', why: 'runs the machines of the qemu driver' },

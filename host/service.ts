@@ -14,7 +14,6 @@ import { report as doctorReport } from './doctor/check.ts';
 import { examineHost } from './doctor/host.ts';
 import { chooseDriver, DISK_OWNERS } from './drivers/auto.ts';
 import type { DriverReport } from './drivers/driver.ts';
-import { claimDisks, claimIds, releaseIds } from './drivers/ids.ts';
 import { survivors } from './drivers/survivors.ts';
 import { Evidence } from './evidence/evidence.ts';
 import { hostMemory } from './evidence/facts.ts';
@@ -27,7 +26,7 @@ import { Network } from './network/network.ts';
 import { checkRequirements } from './requirements.ts';
 import { startServer } from './server/server.ts';
 import { parseJson, readIfThere, removeTree, writeAtomic } from './system/files.ts';
-import { Leases } from './system/leases.ts';
+import { claimDisks, claimIds, idLeasesIn, releaseIds } from './system/ids.ts';
 import { identify, runs } from './system/processes.ts';
 
 /** What only tests set. */
@@ -81,7 +80,7 @@ export async function startHostService(
   await using undo = new AsyncDisposableStack();
   const running = await survivors(machinesFolder);
   if (running.length === 0) undo.defer(() => removeRunDir(config));
-  const idLeases = new Leases(join(sharedDir, 'ids'));
+  const idLeases = idLeasesIn(sharedDir);
   for (const problem of await claimDisks(idLeases, machinesFolder, DISK_OWNERS))
     log.error(`a disk is not usable: ${problem}`);
   const serviceIds = await claimIds(idLeases, runDir, undefined);
@@ -231,7 +230,7 @@ async function claimInstance(runDir: string): Promise<void> {
 }
 
 async function removeRunDir({ runDir, sharedDir }: HostConfig): Promise<void> {
-  await releaseIds(new Leases(join(sharedDir, 'ids')), runDir);
+  await releaseIds(idLeasesIn(sharedDir), runDir);
   await removeTree(runDir);
   // The shared folders go with the last instance; others' claims keep them.
   for (const folder of [join(sharedDir, 'ids'), sharedDir]) await rmdir(folder).catch(() => undefined);

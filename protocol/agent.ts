@@ -74,6 +74,8 @@ export const Woke = z.strictObject({
     .string()
     .regex(/^[0-9a-f]{64}$/)
     .optional(),
+  /** What the agent's own clock (GET /v1/clock) said at that time, so that the way of this call does not matter. Absent: it is that of the call. */
+  uptimeMs: z.number().optional(),
   /** The machine is going to be copied: what its copies need at once is started, and waits. */
   prepare: z.boolean().optional(),
 });

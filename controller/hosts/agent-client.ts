@@ -2,6 +2,7 @@
 import type { Duplex } from 'node:stream';
 import { z } from 'zod';
 import {
+  AgentClock,
   AgentHealth,
   BootEvent,
   CredentialStatus,
@@ -32,6 +33,7 @@ export interface CredentialChannel {
 export interface AgentClient extends CredentialChannel {
   health(signal?: AbortSignal): Promise<AgentHealth>;
   woke(woke: Woke, signal?: AbortSignal): Promise<WokeReply>;
+  clock(signal?: AbortSignal): Promise<AgentClock>;
   /** Those so far, then live ones; ends after `ready` or `failed`. */
   boot(signal?: AbortSignal): AsyncGenerator<BootEvent, void, undefined>;
   startLogin(start: LoginStart, signal?: AbortSignal): Promise<LoginStatus>;
@@ -59,7 +61,7 @@ export interface AgentClient extends CredentialChannel {
  * @param patience how many times longer than usual its answers may take; for tests on an emulated computer
  */
 export function createAgentClient(
-  host: HostClient,
+  host: Pick<HostClient, 'dial'>,
   machineId: MachineId,
   token: string,
   patience = 1,
@@ -117,6 +119,7 @@ export function createAgentClient(
     machineId,
     woke: (woke, signal) =>
       json(WokeReply, call('POST', '/v1/woke', { body: body(woke), deadlineMs: 30_000, signal })),
+    clock: (signal) => json(AgentClock, call('GET', '/v1/clock', { signal })),
     health: (signal) => json(AgentHealth, call('GET', '/health', { signal })),
     boot: (signal) => lines(BootEvent, 'GET', '/v1/boot', { signal }),
     // The agent answers at once or after the CLI has shown its URL; both are allowed.

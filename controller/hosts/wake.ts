@@ -1,6 +1,7 @@
 /** Tells a guest that was resumed, or is claimed from a pool, what it cannot know: the time, and fresh random bytes. */
 import { randomBytes } from 'node:crypto';
 import type { Woke } from '../../protocol/agent.ts';
+import { type KnownClock, readClock } from '../../protocol/clock.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { AgentClient } from './agent-client.ts';
 
@@ -9,21 +10,21 @@ const CLOCK_TOLERANCE_MS = 50;
 const ATTEMPTS = 5;
 const ENTROPY_BYTES = 64;
 
-/** What a guest is told: the time in `wayMs` from now, and bytes for it alone. */
-export const wokeNow = (wayMs = 0): Woke => ({
-  time: new Date(Date.now() + wayMs).toISOString(),
+/** What a guest is told: the time, and bytes for it alone. */
+export const wokeNow = (): Woke => ({
+  time: new Date().toISOString(),
   entropyBase64: randomBytes(ENTROPY_BYTES).toString('base64'),
 });
 
 /**
  * Tells it once.
- * @returns whether its clock is known to be right, and what the way there and back took
+ * @returns whether its clock is known to be right and was so before, and how far it is off beside what the way took
  */
 export async function tell(
   agent: AgentClient,
   woke: Woke,
   signal: AbortSignal,
-): Promise<{ right: boolean; offMs: number; clockSet: boolean; roundMs: number }> {
+): Promise<{ right: boolean; offMs: number }> {
   const sent = Date.now();
   const began = performance.now();
   const reply = await agent.woke(woke, signal);
@@ -31,24 +32,34 @@ export async function tell(
   // It answered somewhere between the sending and now.
   const answered = Date.parse(reply.time);
   const offMs = Math.max(sent - answered, answered - (sent + roundMs), 0);
-  const { clockSet } = reply;
-  return { right: !clockSet && offMs <= CLOCK_TOLERANCE_MS, offMs, clockSet, roundMs };
+  return { right: !reply.clockSet && offMs <= CLOCK_TOLERANCE_MS, offMs };
+}
+
+/** What time it is for its own clock; undefined: its agent is of an image that had no such call, and slept meanwhile. */
+async function known(agent: AgentClient, signal: AbortSignal): Promise<KnownClock | undefined> {
+  try {
+    return await readClock(async () => {
+      const began = performance.now();
+      const { uptimeMs } = await agent.clock(signal);
+      return { uptimeMs, tookMs: performance.now() - began };
+    });
+  } catch (error) {
+    if (PolydevError.from(error).code === 'not_found') return undefined;
+    throw error;
+  }
 }
 
 /**
- * Asks again until the guest's answer shows that its clock is right. Half of the last round trip is added to what it is
- * told: the way there counts.
+ * Tells it what time it is until its clock is right.
  * @throws machine_unreachable; machine_resume_failed when the clock stays wrong
  */
 export async function wake(agent: AgentClient, signal: AbortSignal): Promise<void> {
-  let wayMs = 0;
   let offMs = 0;
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const told = await tell(agent, wokeNow(wayMs), signal);
-    if (told.right) return;
+    const clock = await known(agent, signal);
+    const told = await tell(agent, { ...wokeNow(), ...clock }, signal);
     offMs = told.offMs;
-    // What setting the clock took is no part of the way.
-    if (!told.clockSet) wayMs = told.roundMs / 2;
+    if (told.right || (clock !== undefined && offMs <= CLOCK_TOLERANCE_MS)) return;
   }
   if (offMs <= CLOCK_TOLERANCE_MS) return;
   throw new PolydevError(

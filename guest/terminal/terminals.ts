@@ -6,7 +6,7 @@ import type { IPty } from '@lydell/node-pty';
 import type { TerminalSize, TerminalStart } from '../../protocol/agent.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { AgentLog } from '../log.ts';
-import type { Processes } from '../processes.ts';
+import { type Processes, unspared } from '../processes.ts';
 
 const MAX_TERMINALS = 16;
 const REPLAY_BYTES = 64 * 1024;
@@ -31,15 +31,17 @@ export class Terminals {
     const [file = '/bin/bash', ...args] = start.argv ?? ['/bin/bash', '-l'];
     // Loaded when first needed: a browser machine usually has no terminal.
     const { spawn } = await import('@lydell/node-pty');
-    const pty = spawn(file, args, {
-      name: 'xterm-256color',
-      cols: start.cols,
-      rows: start.rows,
-      cwd: person.home,
-      env: this.#processes.env({ COLORTERM: 'truecolor' }),
-      encoding: null,
-      ...(person.ids ?? {}),
-    });
+    const pty = unspared(() =>
+      spawn(file, args, {
+        name: 'xterm-256color',
+        cols: start.cols,
+        rows: start.rows,
+        cwd: person.home,
+        env: this.#processes.env({ COLORTERM: 'truecolor' }),
+        encoding: null,
+        ...(person.ids ?? {}),
+      }),
+    );
     const id = randomBytes(12).toString('hex');
     this.#open.set(id, new Terminal(pty, () => this.#open.delete(id)));
     this.#log.add('terminal', `${id} started`);

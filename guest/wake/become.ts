@@ -34,13 +34,14 @@ export async function become(
     new PolydevError('machine_start_failed', `a copy did not become ${config.machineId}: ${what}`);
   writeWhole(NETWORKD, link.networkd, 0o644);
   const [unreachable, mended] = await Promise.all([
-    links.run(linkCommands(link)),
+    links.run(linkCommands(link), config.slowdown),
     wake === undefined
       ? undefined
       : mend(
           { time: Date.parse(wake.time), at: wake.uptimeMs },
           Buffer.from(wake.entropyBase64, 'base64'),
           log,
+          config.slowdown,
         ),
   ]);
   if (unreachable !== undefined) throw failed(`network: ${unreachable}`);

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { goFirst } from './priority.ts';
 
+/** Times the slowdown of the machine's driver. */
 const PROGRAM_TIMEOUT_MS = 10_000;
 
 /** A program that runs as the agent itself: reads all its input, does what it says, and ends. */
@@ -20,12 +21,12 @@ export class Program {
     goFirst(this.#waiting.child.pid);
   }
 
-  /** Gives it its input; why it failed, or undefined. */
-  async run(input: Buffer | string): Promise<string | undefined> {
+  /** Gives it its input; why it failed, or undefined. `slowdown`: of the machine's driver. */
+  async run(input: Buffer | string, slowdown = 1): Promise<string | undefined> {
     const waiting = this.#waiting;
     this.#waiting = undefined;
     const { child, said, ended } = waiting !== undefined && runs(waiting.child) ? waiting : start(this.#argv);
-    const late = setTimeout(() => child.kill('SIGKILL'), PROGRAM_TIMEOUT_MS);
+    const late = setTimeout(() => child.kill('SIGKILL'), PROGRAM_TIMEOUT_MS * slowdown);
     child.stdin.end(input);
     try {
       const [code, signal] = await ended;

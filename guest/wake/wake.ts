@@ -39,18 +39,20 @@ export const mender = new Program(
 
 /**
  * Sets the guest's clock to a moment plus what has passed since then, unless it is right, and gives its kernel bytes that no other
- * machine has. What fails is logged, and false. Only for a guest with a kernel of its own.
+ * machine has. What fails is logged, and false. Only for a guest with a kernel of its own; `slowdown`: of its driver.
  */
 export async function mend(
   now: Moment,
   bytes: Buffer,
   log: AgentLog,
+  slowdown = 1,
 ): Promise<{ aheadMs: number; clockSet: boolean; reseeded: boolean }> {
   const wanted = now.time + performance.now() - now.at;
   const aheadMs = Math.round((Date.now() - wanted) * 1000) / 1000;
   const wrong = Math.abs(aheadMs) > NEAR_MS;
   const offset = BigInt(Math.round(wanted * 1e6)) - process.hrtime.bigint();
-  const problem = await mender.run(Buffer.concat([Buffer.from(`${wrong ? offset : ''}\n`), bytes]));
+  const input = Buffer.concat([Buffer.from(`${wrong ? offset : ''}\n`), bytes]);
+  const problem = await mender.run(input, slowdown);
   if (problem !== undefined) {
     log.add('wake', `the clock is ${aheadMs} ms ahead; mending it and the random numbers: ${problem}`);
     return { aheadMs, clockSet: false, reseeded: false };

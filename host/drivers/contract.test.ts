@@ -1,5 +1,12 @@
 import { driverContract } from '../../testkit/contracts/driver.ts';
-import { CHECKOUT, lacking, lackingForVirtual, newInstance } from '../testing/fixture.ts';
+import {
+  CHECKOUT,
+  lacking,
+  lackingForFirecracker,
+  lackingForVirtual,
+  newFirecrackerInstance,
+  newInstance,
+} from '../testing/fixture.ts';
 
 const missing = lacking({ image: true });
 
@@ -20,22 +27,10 @@ driverContract({
   hibernates: true,
 });
 
-/** That /dev/kvm opens proves nothing: who runs this says so. */
-function lackingForFirecracker(): string | undefined {
-  if (process.env.POLYDEV_FIRECRACKER === undefined) return 'Firecracker (POLYDEV_FIRECRACKER)';
-  if (process.env.POLYDEV_KVM !== 'yes')
-    return 'a KVM that runs guests (POLYDEV_KVM=yes); ./polydev test kvm has one';
-  return undefined;
-}
-
 driverContract({
   name: 'firecracker',
-  missing: (await lackingForVirtual()) ?? lackingForFirecracker(),
-  bench: () => {
-    const made = newInstance();
-    const config = { ...made.config, firecracker: process.env.POLYDEV_FIRECRACKER };
-    return { config, [Symbol.dispose]: () => made[Symbol.dispose]() };
-  },
+  missing: await lackingForFirecracker(),
+  bench: newFirecrackerInstance,
   checkout: CHECKOUT,
   bootMs: 60_000,
   hibernates: true,

@@ -99,6 +99,7 @@ export async function planAgent(checkout: string): Promise<LayerPlan> {
   return {
     name: 'agent',
     id,
+    ownedByRoot: true,
     // Small, and read at every start.
     packing: [],
     async fill(root, { signal }) {

@@ -1,11 +1,12 @@
 /** The base layer: Debian packages by mmdebstrap, then `images/customize.sh`. */
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { BASE_PACKAGES, DEFAULT_SUITE, EPOCH, PATH_EXCLUDES, PATH_INCLUDES } from '../../images/recipe.ts';
 import { PolydevError } from '../../protocol/errors.ts';
+import { adoptArchives, pruneArchives, stockArchives } from './archives.ts';
+import { DEVICES, makePlaceholders } from './devices.ts';
 import { layerId, sha256 } from './identity.ts';
 import { type FillContext, type LayerPlan, PACKING } from './layer.ts';
-import { cacheFiles } from './manifest.ts';
 import { differences, lockedVersions, readPackageLock } from './package-lock.ts';
 import { run } from './run.ts';
 import { imageSources } from './sources.ts';
@@ -29,6 +30,7 @@ export function debianArchitecture(): 'amd64' | 'arm64' {
   );
 }
 
+/** Part of the layer's identity. Its `root` mode is right in a user namespace too: it finds out what it may mount and make. */
 const mmdebstrapOptions = (): string[] => [
   '--mode=root',
   '--format=directory',
@@ -60,6 +62,7 @@ export async function planBase(checkout: string, settings: BaseSettings = {}): P
     name: 'base',
     id,
     packing: PACKING.base,
+    devices: DEVICES,
     async fill(root, context) {
       const found = await installPackages(root, context, { suite, mirror: settings.mirror, options, script });
       const others = lock === undefined ? [] : differences(lock, found);
@@ -90,39 +93,40 @@ async function installPackages(
   context: FillContext,
   recipe: { suite: string; mirror: string | undefined; options: string[]; script: string },
 ): Promise<Record<string, string>> {
-  const { scratch, signal, cacheDir } = context;
-  const { debsDir } = cacheFiles(cacheDir);
-  await mkdir(path.join(debsDir, 'partial'), { recursive: true });
+  const { scratch, signal, cacheDir, sandbox } = context;
   const sources = path.join(scratch, 'sources.list');
   const apt = path.join(scratch, 'apt.conf');
+  const script = path.join(scratch, 'customize.sh');
+  const temporary = path.join(scratch, 'tmp');
   const lines = await imageSources(recipe);
   await writeFile(sources, `${lines.join('\n')}\n`, { mode: 0o600 });
   await writeFile(apt, `${await aptSettings(signal)}\n`, { mode: 0o600 });
   if (!lines.some((line) => /-security |\/updates /.test(line))) {
     context.log(`warning: no apt source of this host offers ${recipe.suite}-security`);
   }
+  // The checkout may be where the sandbox cannot go.
+  await writeFile(script, await readFile(recipe.script));
+  await chmod(script, 0o755);
+  await mkdir(temporary);
+  await chmod(temporary, 0o1777);
+  await sandbox.give([root, sources, apt, temporary]);
+  const stock = await stockArchives(cacheDir, sandbox);
 
   // The packages are kept outside of the root, so that a build that was stopped does not fetch them again. The bind
   // mount lives in the mount namespace of this one command: when the command ends, however it ends, it is gone.
   const archives = '"$1"/var/cache/apt/archives';
-  await run(
+  const install = sandbox.run(
     [
-      'unshare',
-      '--mount',
-      '--propagation=private',
-      '--pid',
-      '--fork',
-      '--kill-child=SIGKILL',
-      '--mount-proc',
       'mmdebstrap',
       ...recipe.options,
       // The root is thrown away if the host crashes, so dpkg need not sync every file. Changes no byte of the result.
       '--dpkgopt=force-unsafe-io',
       `--aptopt=${apt}`,
-      '--skip=download/empty,essential/unlink',
-      `--setup-hook=mkdir -p ${archives} && mount --bind ${quote(debsDir)} ${archives}`,
+      // The script removes apt's lists and, with /tmp, mmdebstrap's settings of apt: its own cleaning would then be that of the host.
+      '--skip=download/empty,essential/unlink,cleanup/apt',
+      `--setup-hook=mkdir -p ${archives} && mount --bind ${quote(stock)} ${archives}`,
       `--customize-hook=umount ${archives}`,
-      `--customize-hook=${recipe.script}`,
+      `--customize-hook=${script}`,
       recipe.suite,
       root,
       sources,
@@ -131,18 +135,20 @@ async function installPackages(
       what: `installing Debian ${recipe.suite}`,
       deadline: 3_600_000,
       signal,
-      env: { ...process.env, SOURCE_DATE_EPOCH: String(EPOCH), LC_ALL: 'C.UTF-8', TMPDIR: '/tmp' },
+      env: { ...process.env, SOURCE_DATE_EPOCH: String(EPOCH), LC_ALL: 'C.UTF-8', TMPDIR: temporary },
       onLine: aptProgress(context),
     },
   );
-  const packages = await run(['chroot', root, 'dpkg-query', '--show', PACKAGE_FORMAT], {
+  await install.finally(() => adoptArchives(cacheDir, sandbox));
+  if (sandbox.confined) await makePlaceholders(root, sandbox, signal);
+  const packages = await sandbox.run(['chroot', root, 'dpkg-query', '--show', PACKAGE_FORMAT], {
     what: 'listing packages',
     deadline: 60_000,
     signal,
   });
   const rows = packages.map((line) => line.split('\t'));
   await pruneArchives(
-    debsDir,
+    cacheDir,
     rows.map(([name, version, arch]) => `${name}_${version?.replaceAll(':', '%3a')}_${arch}.deb`),
   );
   return Object.fromEntries(rows.map(([name = '', version = '']) => [name, version]));
@@ -153,14 +159,6 @@ const PACKAGE_FORMAT = `--showformat=\${Package}\\t\${Version}\\t\${Architecture
 
 /** One word of a POSIX shell command line (mmdebstrap's hooks are shell text). */
 const quote = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`;
-
-/** Drops fetched packages that the finished layer did not use: older versions, mostly. */
-async function pruneArchives(debsDir: string, used: readonly string[]): Promise<void> {
-  const keep = new Set(used);
-  for (const name of await readdir(debsDir)) {
-    if (name.endsWith('.deb') && !keep.has(name)) await rm(path.join(debsDir, name), { force: true });
-  }
-}
 
 const UNITS: Readonly<Record<string, number>> = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9 };
 

@@ -12,11 +12,12 @@ import { hasCommand, makeCheckout, temporaryDirectory } from './fixture.ts';
 import { ensureLayer, type StageProgress } from './layer.ts';
 import { takeLock } from './lock.ts';
 import { run } from './run.ts';
+import { unconfined } from './sandbox.ts';
 
 const noErofs = !hasCommand('mkfs.erofs'); // capability: erofs-utils
 const AGENT = "import * as pty from '@lydell/node-pty';\nconsole.log(typeof pty.spawn);\n";
 const signal = AbortSignal.timeout(120_000);
-const quiet = { progress: () => undefined, log: () => undefined };
+const quiet = { sandbox: unconfined, progress: () => undefined, log: () => undefined };
 
 describe('plans', () => {
   test('depend on the files of the checkout, not on where it is', async () => {

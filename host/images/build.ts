@@ -9,9 +9,18 @@ import { type BaseSettings, planBase } from './base.ts';
 import { planClis } from './clis.ts';
 import { imageId } from './identity.ts';
 import { ensureLayer, findLayer, type LayerPlan, type StageProgress } from './layer.ts';
+import { clearLeftovers } from './leftovers.ts';
 import { takeLock } from './lock.ts';
-import { type BootRecord, cacheFiles, type ImageManifest, type Layer, replaceFile } from './manifest.ts';
+import {
+  type BootRecord,
+  cacheFiles,
+  type ImageManifest,
+  type Layer,
+  replaceFile,
+  type UnverifiedImage,
+} from './manifest.ts';
 import { requireBuildHost } from './packages.ts';
+import { openSandbox } from './sandbox.ts';
 import { openImageStore } from './store.ts';
 import { verifyImage } from './verify.ts';
 
@@ -51,10 +60,11 @@ export async function planImage(
 /**
  * Builds the image of a checkout and makes it current. Finished layers are taken from the cache, so a build that was
  * stopped goes on where it was; one build runs per cache directory, others wait for it. An image becomes current only
- * after `verifyImage` passed and it has booted. Errors: `missing_packages`, `not_root`, `configuration_invalid`, `host_out_of_space`,
+ * after `verifyImage` passed and it has booted. Both need root: to an ordinary user it gives the image without `verified`, whose layers
+ * root's build takes from the same cache. Errors: `missing_packages`, `not_root`, `configuration_invalid`, `host_out_of_space`,
  * `image_build_failed`, `image_verification_failed`; an abort throws the signal's reason.
  */
-export async function buildImage(options: BuildOptions): Promise<ImageManifest> {
+export async function buildImage(options: BuildOptions): Promise<ImageManifest | UnverifiedImage> {
   const { cacheDir, checkout, signal } = options;
   const log = options.log ?? (() => undefined);
   const files = cacheFiles(cacheDir);
@@ -82,7 +92,7 @@ export async function buildImage(options: BuildOptions): Promise<ImageManifest> 
     reporter('activate')({ message: `image ${plan.id} is current`, fraction: 1 });
     return store.use(plan.id);
   };
-  if (known !== undefined && (await allThere(cacheDir, plan.layers))) {
+  if (known !== undefined && (await findLayers(cacheDir, plan.layers)) !== undefined) {
     return known.booted === undefined ? prove() : store.use(plan.id);
   }
 
@@ -95,32 +105,46 @@ export async function buildImage(options: BuildOptions): Promise<ImageManifest> 
     onWait: (pid) => prepare({ message: `waiting for the build of process ${pid}` }),
   });
 
-  const layers: Layer[] = [];
-  for (const layer of plan.layers) {
-    const progress = reporter(layer.name);
-    progress({ message: 'looking in the cache' });
-    const built = await ensureLayer(layer, { cacheDir, signal, progress, log });
-    progress({ message: `ready: ${built.file}`, bytes: built.bytes, fraction: 1 });
-    layers.push(built);
-  }
-
-  const verifying = reporter('verify');
-  verifying({ message: 'running the checks in a closed sandbox' });
+  const layers = await buildLayers(plan.layers, options, reporter);
   const created = new Date().toISOString();
-  await verifyImage({ schema: 1, id: plan.id, layers, created }, { cacheDir, signal, log });
-  const manifest: ImageManifest = {
-    schema: 1,
-    id: plan.id,
-    layers,
-    created,
-    verified: new Date().toISOString(),
-  };
+  const image: UnverifiedImage = { schema: 1, id: plan.id, layers, created };
+  if (process.getuid?.() !== 0) return image;
 
+  reporter('verify')({ message: 'running the checks in a closed sandbox' });
+  await verifyImage(image, { cacheDir, signal, log });
+  const manifest: ImageManifest = { ...image, verified: new Date().toISOString() };
   await replaceFile(files.manifest(plan.id), `${JSON.stringify(manifest, null, 2)}\n`);
   return prove();
 }
 
-async function allThere(cacheDir: string, layers: readonly LayerPlan[]): Promise<boolean> {
-  const found = await Promise.all(layers.map((layer) => findLayer(cacheDir, layer)));
-  return found.every((layer) => layer !== undefined);
+/** Builds what is not in the cache, confined where the host allows it. Under the lock of builds. */
+async function buildLayers(
+  plans: readonly LayerPlan[],
+  { cacheDir, signal, log = () => undefined }: BuildOptions,
+  reporter: (stage: BuildProgress['stage']) => (progress: StageProgress) => void,
+): Promise<Layer[]> {
+  const found = await findLayers(cacheDir, plans);
+  if (found !== undefined) return found;
+  await using sandbox = await openSandbox({
+    folder: cacheFiles(cacheDir).tmpDir,
+    signal,
+    onFallback: (why) => log(`warning: ${why}`),
+  });
+  await clearLeftovers(cacheDir, sandbox);
+  const layers: Layer[] = [];
+  for (const layer of plans) {
+    const progress = reporter(layer.name);
+    progress({ message: 'looking in the cache' });
+    const built = await ensureLayer(layer, { cacheDir, sandbox, signal, progress, log });
+    progress({ message: `ready: ${built.file}`, bytes: built.bytes, fraction: 1 });
+    layers.push(built);
+  }
+  return layers;
+}
+
+/** The finished layers of all plans; undefined when one is missing. */
+async function findLayers(cacheDir: string, plans: readonly LayerPlan[]): Promise<Layer[] | undefined> {
+  const found = await Promise.all(plans.map((plan) => findLayer(cacheDir, plan)));
+  const there = found.filter((layer) => layer !== undefined);
+  return there.length === plans.length ? there : undefined;
 }

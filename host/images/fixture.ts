@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { imageId, layerId, sha256File } from './identity.ts';
 import { packErofs } from './layer.ts';
 import { cacheFiles, type ImageManifest, type Layer, type LayerName, replaceFile } from './manifest.ts';
+import { unconfined } from './sandbox.ts';
 
 const REAL_CHECKOUT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -55,7 +56,7 @@ export async function makeLayer(cacheDir: string, name: LayerName, text: string)
     await mkdir(path.join(root, point), { recursive: true });
   }
   const file = files.layerFile(name, id);
-  await packErofs(root, path.join(cacheDir, file), id, AbortSignal.timeout(60_000));
+  await packErofs(root, path.join(cacheDir, file), { id }, unconfined, AbortSignal.timeout(60_000));
   const bytes = (await stat(path.join(cacheDir, file))).size;
   const layer: Layer = {
     name,

@@ -7,6 +7,7 @@ import { DEFAULT_SUITE } from '../../images/recipe.ts';
 import { PolydevError } from '../../protocol/errors.ts';
 import { aptSettings, type BaseSettings } from './base.ts';
 import type { ImageManifest } from './manifest.ts';
+import { requireRoot } from './packages.ts';
 import { run } from './run.ts';
 import { imageSources } from './sources.ts';
 import { openImageStore } from './store.ts';
@@ -37,6 +38,7 @@ export async function outdated(
   image: ImageManifest,
   options: BaseSettings & { cacheDir: string; signal: AbortSignal },
 ): Promise<Newer[]> {
+  requireRoot('comparing an image with the mirror mounts it');
   await using cleanup = new AsyncDisposableStack();
   const scratch = await mkdtemp(path.join(tmpdir(), 'polydev-outdated-'));
   cleanup.defer(() => rm(scratch, { recursive: true, force: true }));

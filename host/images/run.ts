@@ -13,6 +13,10 @@ export interface RunOptions {
   readonly onLine?: (line: string) => void;
   /** What failed, for the error message. */
   readonly what: string;
+  /** Put before the command: it runs inside of what this makes. */
+  readonly within?: readonly string[];
+  /** SIGKILL on abort and deadline, without SIGTERM before: for what cannot leave anything behind. */
+  readonly atOnce?: boolean;
 }
 
 /** Milliseconds between SIGTERM and SIGKILL. */
@@ -24,9 +28,9 @@ const GRACE = 5_000;
  * Throws `image_build_failed` with the last lines of its output; an abort throws the signal's reason.
  */
 export async function run(argv: readonly [string, ...string[]], options: RunOptions): Promise<string[]> {
-  const { signal, deadline, onLine, what } = options;
+  const { signal, deadline, onLine, what, within = [], atOnce = false } = options;
   signal.throwIfAborted();
-  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...argv], {
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...within, ...argv], {
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
     env: options.env ?? process.env,
@@ -57,7 +61,7 @@ export async function run(argv: readonly [string, ...string[]], options: RunOpti
   let kill: NodeJS.Timeout | undefined;
   let timedOut = false;
   const stop = (): void => {
-    killGroup('SIGTERM');
+    killGroup(atOnce ? 'SIGKILL' : 'SIGTERM');
     kill ??= setTimeout(() => killGroup('SIGKILL'), GRACE);
   };
   const timer = setTimeout(() => {

@@ -10,6 +10,7 @@ import { z } from 'zod';
 import { PolydevError } from '../../protocol/errors.ts';
 import { sha256File } from './identity.ts';
 import type { UnverifiedImage } from './manifest.ts';
+import { requireRoot } from './packages.ts';
 import { run } from './run.ts';
 
 /** One thing that is wrong with an image. */
@@ -32,13 +33,14 @@ export const describeFinding = (f: Finding): string => `${f.check}: ${f.file}: $
 
 /**
  * Verifies an image. Needs root. Resolves with the number of checks that passed; throws
- * `image_verification_failed` with one line per failed check.
+ * `image_verification_failed` with one line per failed check, `not_root`.
  */
 export async function verifyImage(
   image: UnverifiedImage,
   options: { cacheDir: string; signal: AbortSignal; log?: (line: string) => void },
 ): Promise<number> {
   const { cacheDir, signal, log = () => undefined } = options;
+  requireRoot('verifying an image mounts its layers');
   const findings: Finding[] = [];
   for (const layer of image.layers) {
     const file = path.join(cacheDir, layer.file);

@@ -4,7 +4,7 @@
  *
  *   vm/<id>/kernel, initrd, vm.json    finished parts; `vm.json` is written last
  */
-import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { z } from 'zod';
 import { DEFAULT_SUITE, EPOCH } from '../../images/recipe.ts';
@@ -13,10 +13,10 @@ import { PolydevError } from '../../protocol/errors.ts';
 import type { BaseSettings } from './base.ts';
 import { type CpioEntry, cpio, cpioFile, cpioFolder, cpioLink } from './cpio.ts';
 import { layerId, sha256 } from './identity.ts';
-import { removeTree } from './layer.ts';
+import { clearLeftovers } from './leftovers.ts';
 import { takeLock } from './lock.ts';
 import { cacheFiles, LayerId, readRecord } from './manifest.ts';
-import { run } from './run.ts';
+import { openSandbox, type Sandbox, unconfined } from './sandbox.ts';
 import { imageSources } from './sources.ts';
 
 const VmRecord = z.object({
@@ -86,9 +86,15 @@ export async function ensureVmParts(options: VmBuildOptions): Promise<VmParts> {
   await using _lock = await takeLock(files.lock, { signal });
   const madeMeanwhile = await readParts(cacheDir, id);
   if (madeMeanwhile !== undefined) return madeMeanwhile;
+  await using sandbox = await openSandbox({
+    folder: files.tmpDir,
+    signal,
+    onFallback: (why) => log(`warning: ${why}`),
+  });
+  await clearLeftovers(cacheDir, sandbox);
   const scratch = path.join(files.tmpDir, `vm-${id}`);
-  await removeTree(scratch);
-  await mkdir(scratch, { recursive: true, mode: 0o755 });
+  await mkdir(scratch, { recursive: true });
+  await chmod(scratch, 0o755);
   try {
     progress('fetching the kernel');
     const root = await unpackPackages({
@@ -98,19 +104,24 @@ export async function ensureVmParts(options: VmBuildOptions): Promise<VmParts> {
       mirror,
       signal,
       log,
+      sandbox,
     });
     progress('packing the initramfs');
     const release = await kernelRelease(root);
     const finished = path.join(scratch, 'finished');
     await mkdir(finished, { mode: 0o755 });
-    await rename(path.join(root, 'boot', `vmlinuz-${release}`), path.join(finished, 'kernel'));
+    // Not copyFile: that copies the owner too, who is nobody of this host.
+    await writeFile(
+      path.join(finished, 'kernel'),
+      await readFile(path.join(root, 'boot', `vmlinuz-${release}`)),
+    );
     await writeFile(path.join(finished, 'initrd'), cpio(await initramfs(root, release, checkout)));
     const record: z.infer<typeof VmRecord> = { id, release, created: new Date().toISOString() };
     await writeFile(path.join(finished, 'vm.json'), `${JSON.stringify(record, null, 2)}\n`, { flush: true });
     await mkdir(path.dirname(vmFolder(cacheDir, id)), { recursive: true, mode: 0o755 });
     await rename(finished, vmFolder(cacheDir, id));
   } finally {
-    await removeTree(scratch);
+    await sandbox.remove(scratch);
   }
   const made = await readParts(cacheDir, id);
   if (made === undefined) throw new PolydevError('image_build_failed', 'the vm parts were not written');
@@ -125,13 +136,20 @@ export async function unpackPackages(options: {
   mirror: string | undefined;
   signal: AbortSignal;
   log: (line: string) => void;
+  /** Default: the caller itself. */
+  sandbox?: Sandbox;
 }): Promise<string> {
-  const { packages, scratch, suite, mirror, signal, log } = options;
+  const { packages, scratch, suite, mirror, signal, log, sandbox = unconfined } = options;
   const root = path.join(scratch, 'root');
   const sources = path.join(scratch, 'sources.list');
+  const temporary = path.join(scratch, 'tmp');
   const lines = await imageSources({ suite, mirror });
   await writeFile(sources, `${lines.join('\n')}\n`, { mode: 0o600 });
-  await run(
+  for (const folder of [root, temporary]) await mkdir(folder);
+  await chmod(root, 0o755);
+  await chmod(temporary, 0o1777);
+  await sandbox.give([root, sources, temporary]);
+  await sandbox.run(
     [
       'mmdebstrap',
       '--mode=root',
@@ -149,7 +167,7 @@ export async function unpackPackages(options: {
       what: 'fetching the kernel',
       deadline: 900_000,
       signal,
-      env: { ...process.env, SOURCE_DATE_EPOCH: String(EPOCH), LC_ALL: 'C.UTF-8', TMPDIR: '/tmp' },
+      env: { ...process.env, SOURCE_DATE_EPOCH: String(EPOCH), LC_ALL: 'C.UTF-8', TMPDIR: temporary },
       onLine: log,
     },
   );

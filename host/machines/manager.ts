@@ -39,7 +39,8 @@ export interface ManagerOptions {
   log: Logger;
 }
 
-const START_DEADLINE_MS = 60_000;
+/** For a start, a stop, and falling asleep; times the driver's slowdown. Who asked may wait for less and ask again. */
+const DEADLINE_MS = 60_000;
 
 export class MachineManager {
   readonly #options: ManagerOptions;
@@ -193,7 +194,7 @@ export class MachineManager {
     const begin = performance.now();
     const entry = newEntry(spec, image);
     entry.starting = new AbortController();
-    const signal = AbortSignal.any([entry.starting.signal, AbortSignal.timeout(START_DEADLINE_MS)]);
+    const signal = AbortSignal.any([entry.starting.signal, AbortSignal.timeout(this.#deadlineMs)]);
     this.#entries.set(spec.id, entry);
     try {
       await mkdir(this.#folder(spec.id), { recursive: true, mode: 0o700 });
@@ -265,7 +266,7 @@ export class MachineManager {
   /** Ends the guest if it runs and takes back all but the disk. */
   async #release(entry: Entry, machine: Machine, state: 'stopped' | 'exited'): Promise<void> {
     entry.ending = true;
-    const exit = await machine.stop(AbortSignal.timeout(START_DEADLINE_MS));
+    const exit = await machine.stop(AbortSignal.timeout(this.#deadlineMs));
     entry.machine = undefined;
     entry.state = state;
     entry.address = null;
@@ -299,7 +300,7 @@ export class MachineManager {
       }
       // Nobody answers on them any more, and whoever waits must learn that.
       for (const channel of entry.channels) channel.destroy();
-      await machine.hibernate(AbortSignal.timeout(this.#sleepDeadlineMs));
+      await machine.hibernate(AbortSignal.timeout(this.#deadlineMs));
       entry.machine = undefined;
       entry.state = 'hibernated';
       entry.address = null;
@@ -328,7 +329,7 @@ export class MachineManager {
     const begin = performance.now();
     try {
       if (driver.resume === undefined) throw new Error('the driver of this host cannot resume machines');
-      const machine = await driver.resume({ ...spec, image }, AbortSignal.timeout(this.#sleepDeadlineMs));
+      const machine = await driver.resume({ ...spec, image }, AbortSignal.timeout(this.#deadlineMs));
       this.#runs(entry, machine);
       log.info({ machine: spec.id, ms: Math.round(performance.now() - begin) }, 'resumed');
       return this.#describe(entry);
@@ -342,8 +343,8 @@ export class MachineManager {
     }
   }
 
-  get #sleepDeadlineMs(): number {
-    return START_DEADLINE_MS * this.#options.driver.slowdown;
+  get #deadlineMs(): number {
+    return DEADLINE_MS * this.#options.driver.slowdown;
   }
 
   /** Ends the guest, also one that hibernates; the disk stays. Throws `not_found`. */

@@ -21,7 +21,7 @@ export interface TemplatesOptions {
 const MAX_TEMPLATES = 2;
 /** Of one kind, in the life of a host service: what made one useless may make the next so. One that fails is not tried again. */
 const MAX_TRIES = 3;
-/** A start may take a minute: a copy that hangs leaves enough of it to begin a boot. */
+/** Times the driver's slowdown. A start may take a minute of the same: a copy that hangs leaves enough of it to begin a boot. */
 const COPY_MS = 45_000;
 /** Times the driver's slowdown. */
 const MAKE_MS = 120_000;
@@ -83,12 +83,12 @@ export class Templates implements AsyncDisposable {
 
   /** Undefined when there is no template, or it is of no use. */
   async #copy(spec: MachineSpec, signal: AbortSignal): Promise<Machine | undefined> {
-    const { log } = this.#options;
+    const { driver, log } = this.#options;
     const key = keyOf(spec);
     const kept = this.#kept.get(key);
     if (kept === undefined) return undefined;
     try {
-      const limit = AbortSignal.any([signal, AbortSignal.timeout(COPY_MS)]);
+      const limit = AbortSignal.any([signal, AbortSignal.timeout(COPY_MS * driver.slowdown)]);
       return await kept.template.start(spec, limit);
     } catch (thrown) {
       if (signal.aborted) throw thrown;

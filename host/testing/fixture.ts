@@ -31,6 +31,15 @@ export async function lackingForVirtual(): Promise<string | undefined> {
   return parts === undefined ? 'the kernel of virtual machines (./polydev image build --vm)' : undefined;
 }
 
+/** The same under Firecracker. That /dev/kvm opens proves nothing: who runs this says so. */
+export async function lackingForFirecracker(): Promise<string | undefined> {
+  const missing = await lackingForVirtual();
+  if (missing !== undefined) return missing;
+  if (process.env.POLYDEV_FIRECRACKER === undefined) return 'Firecracker (POLYDEV_FIRECRACKER)';
+  if (process.env.POLYDEV_KVM === 'yes') return undefined;
+  return 'a KVM that runs guests (POLYDEV_KVM=yes); ./polydev test kvm has one';
+}
+
 const LETTERS = 'abcdefghijklmnopqrstuvwxyz';
 export const randomInstance = (): string =>
   Array.from({ length: 6 }, () => LETTERS[randomInt(LETTERS.length)]).join('');
@@ -66,6 +75,13 @@ export function newInstance(): Bench {
       for (const folder of [dataDir, config.sharedDir]) rmSync(folder, { recursive: true, force: true });
     },
   };
+}
+
+/** The same for the Firecracker that the caller named. */
+export function newFirecrackerInstance(): Disposable & { config: HostConfig } {
+  const { POLYDEV_FIRECRACKER: firecracker, POLYDEV_JAILER: jailer } = process.env;
+  const made = newInstance();
+  return { config: { ...made.config, firecracker, jailer }, [Symbol.dispose]: () => made[Symbol.dispose]() };
 }
 
 /** A small machine; `changes` replace fields. */

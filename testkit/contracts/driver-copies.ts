@@ -157,6 +157,8 @@ export function driverCopiesContract(contract: DriverCopiesContract): void {
       await run(guest, ['logger', '--priority', 'user.info', '--tag', 'person', 'mark']);
       // More than twice what its journald waits before it syncs.
       await run(guest, ['sleep', '12']);
+      const facts = JSON.parse((await host.host.evidenceFile(id, 'facts-start.json')).toString('utf8'));
+      expect(facts.guest.diskKiB.available).toBeGreaterThan(0);
       const exit = host.host.exit(id, 30);
       for (const { pid } of cgroupProcesses(`${cgroupOfInstance(bench.config.instance)}/${id}`)) {
         process.kill(pid, 'SIGKILL');
@@ -170,8 +172,11 @@ export function driverCopiesContract(contract: DriverCopiesContract): void {
 
     it('boots a machine whose copy does not start', async () => {
       const machines = join(bench.config.dataDir, 'machines');
-      const [template] = await readdir(machines);
-      await rm(join(machines, template ?? '', 'devices'));
+      const [template = 'none'] = await readdir(machines);
+      // Whatever a driver keeps there.
+      for (const name of await readdir(join(machines, template))) {
+        await rm(join(machines, template, name), { recursive: true });
+      }
       const guest = host.guest('browser', LIMITS);
       await host.host.put(guest.spec);
       const described = await host.host.get(guest.spec.id);

@@ -36,7 +36,7 @@ export interface DriverContract {
 export function driverContract(contract: DriverContract): void {
   const { name, missing, bootMs, patience = 1 } = contract;
   const title = `${name} driver: contract (needs ${missing ?? 'nothing more'})`;
-  const journals = name !== 'namespace';
+  const boots = name !== 'namespace';
 
   describe.skipIf(missing !== undefined)(title, { timeout: bootMs + 60_000 }, () => {
     const token = randomBytes(16).toString('hex');
@@ -126,11 +126,16 @@ export function driverContract(contract: DriverContract): void {
       expect(await ofMachine()).toEqual([]);
     });
 
-    it('starts a machine to a healthy agent that has its configuration', async () => {
+    it('starts a machine to a healthy agent that has its configuration, also when the host service is killed meanwhile', async () => {
       const [first, second] = await Promise.all([host.put(spec), host.put(spec)]);
       expect(second).toEqual(first);
       expect(first).toMatchObject({ state: 'running', driver: name, realm: 'test' });
+      await end('SIGKILL');
+      await serve();
       await ready();
+      // What nobody but the host sees of a boot.
+      const seen = (await host.get(spec.id))?.stamps.map(({ checkpoint }) => checkpoint);
+      if (boots) expect(seen).toEqual(['hypervisor', 'kernel', 'init']);
       expect(await agent.health()).toMatchObject({ machineId: spec.id, kind: 'cli' });
       await expect(host.put({ ...spec, realm: 'internet' })).rejects.toMatchObject({ code: 'conflict' });
       const { text } = await exec('sh', '-c', 'hostname; cat /run/polydev/config.json; id -u');
@@ -220,7 +225,7 @@ export function driverContract(contract: DriverContract): void {
       expect((await exec('sh', '-c', 'cat ~/mark')).text).toBe('mark\n');
     });
 
-    it.skipIf(!journals)('writes its journal to its disk (needs systemd)', async () => {
+    it.skipIf(!boots)('writes its journal to its disk (needs systemd)', async () => {
       expect((await exec('logger', '--priority', 'user.info', '--tag', 'person', 'mark')).code).toBe(0);
       // More than twice what its journald waits before it syncs; what came of it is seen below.
       expect((await exec('sleep', '12')).code).toBe(0);
@@ -235,7 +240,7 @@ export function driverContract(contract: DriverContract): void {
       expect(await host.get(spec.id)).toMatchObject({ state: 'exited' });
     });
 
-    it.skipIf(!journals)('keeps what a machine that was killed wrote of itself (needs systemd)', async () => {
+    it.skipIf(!boots)('keeps what a machine that was killed wrote of itself (needs systemd)', async () => {
       const text = (await host.evidenceFile(spec.id, 'journal.log')).toString('utf8');
       expect(text).toMatch(/^-- From the disk of a guest that has ended/);
       expect(text).toMatch(/ person\[\d+\]: mark$/m);

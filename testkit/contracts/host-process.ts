@@ -14,31 +14,39 @@ import type { MachineSpec } from '../../protocol/machine.ts';
 export interface Guest {
   readonly spec: MachineSpec;
   readonly agent: AgentClient;
+  /** How many times longer than usual its commands may take. */
+  readonly patience: number;
 }
 
 export class HostProcess {
   readonly #config: HostConfig;
   readonly #checkout: string;
   readonly #bootMs: number;
+  readonly #patience: number;
   readonly host: HostClient;
   #child: ChildProcess | undefined;
 
-  /** @param bootMs how long a machine may take until its agent is ready */
-  constructor(config: HostConfig, checkout: string, bootMs: number) {
+  /**
+   * @param bootMs how long a machine may take until its agent is ready
+   * @param patience how many times longer than usual the host service and agents may take to answer
+   */
+  constructor(config: HostConfig, checkout: string, bootMs: number, patience = 1) {
     this.#config = config;
     this.#checkout = checkout;
     this.#bootMs = bootMs;
-    this.host = createHostClient(config.socketPath);
+    this.#patience = patience;
+    this.host = createHostClient(config.socketPath, undefined, patience);
   }
 
   /** One of an instance of its own, whose folders go with it. */
   static alone(
     driver: HostConfig['driver'],
     bootMs: number,
+    patience?: number,
   ): Disposable & { host: HostProcess; config: HostConfig } {
     const made = newInstance();
     const config = { ...made.config, driver };
-    const host = new HostProcess(config, CHECKOUT, bootMs);
+    const host = new HostProcess(config, CHECKOUT, bootMs, patience);
     return { host, config, [Symbol.dispose]: () => made[Symbol.dispose]() };
   }
 
@@ -51,7 +59,7 @@ export class HostProcess {
     const ended = once(child, 'exit').then(([code]) => {
       throw new Error(`the host service ended with ${code} before it served; its error is above`);
     });
-    const ready = once(this.#child.stdout, 'data', { signal: AbortSignal.timeout(60_000) });
+    const ready = once(this.#child.stdout, 'data', { signal: AbortSignal.timeout(60_000 * this.#patience) });
     await Promise.race([ready, ended]);
   }
 
@@ -78,7 +86,8 @@ export class HostProcess {
       display: { width: 1280, height: 800 },
       agentTokenHash: createHash('sha256').update(token).digest('hex'),
     };
-    return { spec, agent: createAgentClient(this.host, spec.id, token) };
+    const patience = this.#patience;
+    return { spec, agent: createAgentClient(this.host, spec.id, token, patience), patience };
   }
 
   /** Starts it and waits until its agent is ready. Throws with the console when that does not come. */
@@ -93,7 +102,8 @@ export class HostProcess {
         const why = health?.failure?.message ?? `not ready, ${state}`;
         throw new Error(`${why}; console:\n${await this.host.console(spec.id)}`);
       }
-      await sleep(100);
+      // Asking takes the computer's time, too: an emulated one would do little else.
+      await sleep(100 * this.#patience);
     }
   }
 }
@@ -104,9 +114,14 @@ export interface Said {
   readonly signal: string | null;
 }
 
-/** Runs a command as the person; everything it printed, and how it ended. */
-export async function run({ agent }: Guest, argv: readonly string[], timeoutMs = 60_000): Promise<Said> {
+/** Runs a command as the person; everything it printed, and how it ended. `usualMs`: what it may take on a computer of usual speed. */
+export async function run(
+  { agent, patience = 1 }: Pick<Guest, 'agent'> & Partial<Guest>,
+  argv: readonly string[],
+  usualMs = 60_000,
+): Promise<Said> {
   let text = '';
+  const timeoutMs = usualMs * patience;
   const limit = AbortSignal.timeout(timeoutMs + 30_000);
   for await (const event of agent.exec({ argv: [...argv], timeoutMs }, limit)) {
     if (event.type === 'exit') return { text, code: event.code, signal: event.signal };

@@ -182,6 +182,8 @@ export class FakeAgent {
         const aheadMs = now - Date.parse(time);
         return void json({ time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false });
       }
+      case 'GET /v1/clock':
+        return void json({ uptimeMs: performance.now() });
       case 'GET /v1/boot':
         return this.#boot(response);
       case 'POST /v1/login': {

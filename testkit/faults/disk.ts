@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync, chownSync, existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { firstIdOf } from '../../host/drivers/ids.ts';
+import { firstIdOf } from '../../host/system/ids.ts';
 
 /** The last of the ranges that the driver gives, so that no other machine of this run has taken it. */
 const FIRST_ID = firstIdOf(4095);

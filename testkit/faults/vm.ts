@@ -12,10 +12,10 @@ import {
 import { cp } from 'node:fs/promises';
 import path from 'node:path';
 import type { HostConfig } from '../../host/config.ts';
-import { firstIdOf } from '../../host/drivers/ids.ts';
 import { diskPath } from '../../host/drivers/vm/disk.ts';
 import { findVmParts, type VmParts } from '../../host/images/vm.ts';
 import { run } from '../../host/system/command.ts';
+import { firstIdOf } from '../../host/system/ids.ts';
 import type { Place } from './fault.ts';
 import { copyImages } from './images.ts';
 

@@ -1,8 +1,10 @@
-/** The contract of drivers for those that need KVM; runs inside the outer machine. */
+/** The contracts of drivers for those that need KVM; run inside the outer machine. */
 import { existsSync } from 'node:fs';
 import { findVmParts } from '../../host/images/vm.ts';
 import { CHECKOUT, IMAGE_CACHE, lacking, newInstance } from '../../host/testing/fixture.ts';
 import { driverContract } from '../contracts/driver.ts';
+import { driverLifeContract } from '../contracts/driver-life.ts';
+import { driverTemplateContract } from '../contracts/driver-template.ts';
 
 /** Measured: what hardware does in a second takes the emulated one many. */
 const SLOWDOWN = 10;
@@ -28,12 +30,15 @@ const bench = () => {
 /** The one that this computer was started for. */
 const driver = process.env.POLYDEV_BENCH_DRIVER === 'firecracker' ? 'firecracker' : 'qemu';
 const binary = driver === 'firecracker' && firecracker === undefined;
-driverContract({
+const contract = {
   name: driver,
   missing: (await missing()) ?? (binary ? 'Firecracker (POLYDEV_FIRECRACKER)' : undefined),
   bench,
   checkout: CHECKOUT,
   bootMs: BOOT_MS,
   patience: SLOWDOWN,
-  hibernates: true,
-});
+} as const;
+driverContract({ ...contract, hibernates: true });
+driverTemplateContract(contract);
+// A start takes a minute or two here.
+driverLifeContract({ ...contract, many: { inARow: 3, atOnce: 2 } });

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { type CpioEntry, cpio, cpioFile, cpioFolder, cpioLink } from '../../host/images/cpio.ts';
 import { layerId, sha256 } from '../../host/images/identity.ts';
-import { removeTree } from '../../host/images/layer.ts';
+import { removeTree } from '../../host/images/sandbox.ts';
 import { kernelRelease, loadModules, unpackPackages } from '../../host/images/vm.ts';
 import { DEFAULT_SUITE } from '../../images/recipe.ts';
 import { VM_PACKAGES } from '../../images/vm.ts';

@@ -15,7 +15,10 @@ const ALLOWED: Readonly<Record<string, { folders: readonly string[]; packages: r
     providers: { folders: ['protocol'], packages: [] },
     guest: { folders: ['protocol', 'providers'], packages: ['@lydell/node-pty', 'zod'] },
     host: { folders: ['protocol'], packages: 'any' },
-    'host/images': { folders: ['protocol', 'images', 'host/images', 'host/packages.ts'], packages: 'any' },
+    'host/images': {
+      folders: ['protocol', 'images', 'host/images', 'host/packages.ts', 'host/system'],
+      packages: 'any',
+    },
     'host/drivers/namespace': {
       folders: [
         'protocol',

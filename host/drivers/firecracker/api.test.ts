@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { type Call, FirecrackerApi, judge } from './api.ts';
-import { bootCalls, LOAD, PAUSE, RESUME, SAVE, START } from './args.ts';
+import { bootCalls, LOAD, loadCopy, PAUSE, RESUME, SAVE, START } from './args.ts';
 import { VsockChannel } from './channel.ts';
 
 /** Requests and answers of the genuine v1.16.1, recorded in the KVM bench on 2026-11-21. */
@@ -74,7 +74,7 @@ describe('recorded exchanges', () => {
       mac: '02:70:0a:d5:00:02',
       tap: 'vp1',
     };
-    const asked = [...bootCalls(guest), START, PAUSE, SAVE, LOAD, RESUME];
+    const asked = [...bootCalls(guest), START, PAUSE, SAVE, LOAD, loadCopy('vp2'), RESUME];
     expect(asked.filter((call) => !accepted.includes(JSON.stringify(call)))).toEqual([]);
   });
 

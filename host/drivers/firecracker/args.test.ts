@@ -8,6 +8,7 @@ import {
   jailerArguments,
   kernelArguments,
   LOAD,
+  loadCopy,
   PAUSE,
   RESUME,
   SAVE,
@@ -31,6 +32,10 @@ function differences(value: unknown, shape: Shape, at: string): string[] {
   if (shape === 'text') return typeof value === 'string' ? [] : [`${at} is no text`];
   if (shape === 'number') return Number.isInteger(value) ? [] : [`${at} is no whole number`];
   if (shape === 'yes') return typeof value === 'boolean' ? [] : [`${at} is neither true nor false`];
+  if ('each' in shape) {
+    if (!Array.isArray(value)) return [`${at} is no list`];
+    return value.flatMap((inner, index) => differences(inner, shape.each, `${at}.${index}`));
+  }
   if (!('fields' in shape)) return shape.includes(String(value)) ? [] : [`${at} is ${String(value)}`];
   if (typeof value !== 'object' || value === null) return [`${at} is no object`];
   const { required, fields } = shape;
@@ -62,7 +67,7 @@ describe('requests to Firecracker', () => {
       ...bootCalls(guest),
       ...bootCalls({ ...guest, kind: 'browser' }),
       ...baseCalls(1, 128, kernelArguments(['polydev.probe'])),
-      ...[START, PAUSE, RESUME, SAVE, LOAD],
+      ...[START, PAUSE, RESUME, SAVE, LOAD, loadCopy('vabcdefghijkl')],
     ];
     expect(calls.flatMap(described)).toEqual([]);
   });
@@ -78,6 +83,15 @@ describe('requests to Firecracker', () => {
       '/drives/a.is_root_device is missing',
       '/drives/a.is_read_only is neither true nor false',
       '/drives/a.extra is unknown',
+    ]);
+    const overrides: Call = {
+      method: 'PUT',
+      path: '/snapshot/load',
+      body: { snapshot_path: '/state', network_overrides: [{ iface_id: 'eth0', tap: 'v' }] },
+    };
+    expect(described(overrides)).toEqual([
+      '/snapshot/load.network_overrides.0.host_dev_name is missing',
+      '/snapshot/load.network_overrides.0.tap is unknown',
     ]);
   });
 

@@ -141,10 +141,18 @@ export const SAVE: Call = put('/snapshot/create', {
   snapshot_path: IN_JAIL.state,
   mem_file_path: IN_JAIL.memory,
 });
-/** Loads the guest without letting it run; its clock is set forward to now. */
-export const LOAD: Call = put('/snapshot/load', {
-  snapshot_path: IN_JAIL.state,
-  mem_backend: { backend_type: 'File', backend_path: IN_JAIL.memory },
-  resume_vm: false,
-  clock_realtime: true,
-});
+/** Loads a guest without letting it run; its clock is set forward to now. */
+const load = (state: string, memory: string, more: object): Call =>
+  put('/snapshot/load', {
+    snapshot_path: state,
+    mem_backend: { backend_type: 'File', backend_path: memory },
+    resume_vm: false,
+    clock_realtime: true,
+    ...more,
+  });
+export const LOAD: Call = load(IN_JAIL.state, IN_JAIL.memory, {});
+/** The same for a copy of a template, whose link had another name. Its memory is mapped privately: the file stays as it is. */
+export const loadCopy = (tap: string): Call =>
+  load(IN_JAIL.templateState, IN_JAIL.templateMemory, {
+    network_overrides: [{ iface_id: 'eth0', host_dev_name: tap }],
+  });

@@ -2,76 +2,46 @@
  * host/drivers/firecracker/: machines as microVMs under Firecracker, each in its jail: own user, root folder, network namespace and
  * control group. The image's layers as read-only disks below a private one, the agent's channel as a virtual socket. Needs KVM.
  */
-import { existsSync, mkdirSync, renameSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { PolydevError } from '../../../protocol/errors.ts';
-import { type ImageId, MachineId } from '../../../protocol/ids.ts';
+import type { ImageId, MachineId } from '../../../protocol/ids.ts';
 import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
-import { Console, readConsole } from '../../machines/console.ts';
-import type { Network } from '../../network/network.ts';
-import {
-  cgroupChildren,
-  cgroupOfInstance,
-  cgroupProcesses,
-  makeCgroup,
-  removeCgroup,
-} from '../../system/cgroups.ts';
+import { Console, type LineWatch, readConsole } from '../../machines/console.ts';
+import { cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
 import { listIfThere, removeTree } from '../../system/files.ts';
-import type { Leases } from '../../system/leases.ts';
+import { claimIds, releaseIds } from '../../system/ids.ts';
 import { endProcess, runs } from '../../system/processes.ts';
 import { unmount, type WaitStatus } from '../../system/syscalls.ts';
-import type { Driver, DriverReport, Machine } from '../driver.ts';
-import { claimIds, releaseIds } from '../ids.ts';
+import type { Driver, DriverReport, Machine, Template } from '../driver.ts';
+import { takeBackCgroups, takeBackOrphans } from '../orphans.ts';
+import type { Dial } from '../vm/agent.ts';
 import { stampHypervisor, watchBoot } from '../vm/boot-watch.ts';
-import { diskOwner, ensureDisk, removeDisk } from '../vm/disk.ts';
+import { copyDisk, diskOwner, ensureDisk, removeDisk } from '../vm/disk.ts';
 import { journalOnDisk } from '../vm/journal.ts';
 import { requireKvm } from '../vm/kvm.ts';
-import { FirecrackerApi } from './api.ts';
-import { PAUSE, RESUME, SAVE } from './args.ts';
+import { asNobody, SavedGuest, tellWhoItIs, untilSettled } from '../vm/template.ts';
 import { type Binaries, findBinaries } from './binaries.ts';
 import { VsockChannel } from './channel.ts';
+import { whileItRuns } from './hypervisor.ts';
 import { IN_JAIL, jailId, jailRoot } from './jail.ts';
-import { cgroupLimits, launchGuest, type Place, SNAPSHOT_TIMEOUT_MS } from './launch.ts';
+import { type Beginning, configOf, launchGuest, withLastLines } from './launch.ts';
 import { FirecrackerMachine } from './machine.ts';
+import { type FirecrackerDriverOptions, type Place, placeOf } from './options.ts';
 import { probe } from './probe.ts';
+import { saveGuest } from './sleep.ts';
 import {
   asleepFolder,
-  type GuestRecord,
   readAsleep,
   readState,
   removeAsleep,
   removeState,
   type State,
-  writeAsleep,
   writeState,
 } from './state.ts';
-
-/** What the driver needs of the image store. */
-export interface MicroVmImages {
-  current(): Promise<{ id: ImageId } | undefined>;
-  /** Files of the layers, top first. Throws `image_missing`. */
-  layerFiles(id: string): Promise<string[]>;
-  /** Uncompressed kernel and initramfs; undefined when they were not made. */
-  vmParts(): Promise<{ kernel: string; initrd: string } | undefined>;
-}
-
-export interface FirecrackerDriverOptions {
-  instance: string;
-  /** Paths of the programs; default: where one usually puts them. */
-  firecracker: string | undefined;
-  jailer: string | undefined;
-  /** How many times slower than hardware this computer's virtualization is; 1 but where it is emulated. */
-  slowdown: number;
-  /** `<machinesFolder>/<id>` holds what survives a stop, and the jail: devices and programs must be allowed there. */
-  machinesFolder: string;
-  runFolder: string;
-  images: MicroVmImages;
-  network: Network;
-  /** Claims on ranges of host ids, shared by all instances of this host. */
-  idLeases: Leases;
-}
+import { keepAsTemplate, type Saved, templateDisk, templateFolder } from './template.ts';
 
 export class FirecrackerDriver implements Driver {
   readonly name = 'firecracker';
@@ -100,29 +70,18 @@ export class FirecrackerDriver implements Driver {
   }
 
   #place(id: MachineId): Place {
-    const { machinesFolder, instance, runFolder: all } = this.#options;
-    const folder = join(machinesFolder, id);
-    const runFolder = join(all, 'm', id);
-    const pipe = (name: string, inside: string) => ({
-      inside,
-      pipe: join(folder, `${name}.pipe`),
-      kept: join(folder, name),
-    });
-    return {
-      folder,
-      runFolder,
-      cgroup: `${cgroupOfInstance(instance)}/${id}`,
-      jailBase: join(folder, 'jail'),
-      console: join(runFolder, 'console'),
-      pipes: [pipe('hypervisor-log', IN_JAIL.log), pipe('hypervisor-metrics', IN_JAIL.metrics)],
-    };
+    return placeOf(this.#options, id);
   }
 
   async start(spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
     const running = this.#machines.get(spec.id);
     if (running?.running === true) return running;
     const adopted = await this.adopt(spec.id);
-    if (adopted !== undefined) return adopted;
+    return adopted ?? this.#boot(spec, signal);
+  }
+
+  /** Starts a machine on its own disk: a new one, or the one that it left. */
+  async #boot(spec: MachineSpec, signal: AbortSignal): Promise<FirecrackerMachine> {
     // Also a guest that slept: it knows another state of the disk than the one that boots now will leave.
     await this.reclaim(spec.id, { disk: false });
 
@@ -132,11 +91,50 @@ export class FirecrackerDriver implements Driver {
     const newDisk = diskOwner(place.folder) === undefined;
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.reclaim(spec.id, { disk: newDisk }));
-    await mkdir(place.folder, { recursive: true, mode: 0o700 });
-    await Console.forget(place.folder);
-    const owner = await claimIds(this.#options.idLeases, place.folder, diskOwner(place.folder));
+    const owner = await this.#prepare(place.folder);
     await ensureDisk(place.folder, spec, owner, signal);
-    const machine = await this.#run({ spec, image, owner, asleep: undefined }, signal);
+    const machine = await this.#run({ spec, image, owner }, { how: 'boots' }, signal);
+    undo.move();
+    return machine;
+  }
+
+  /** No console of an earlier run, and ids. */
+  async #prepare(folder: string): Promise<number> {
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await Console.forget(folder);
+    return claimIds(this.#options.idLeases, folder, diskOwner(folder));
+  }
+
+  async makeTemplate(like: MachineSpec, signal: AbortSignal): Promise<Template> {
+    const { spec, token } = asNobody(like);
+    const { folder } = this.#place(spec.id);
+    const release = async (): Promise<void> => {
+      await this.reclaim(spec.id, { disk: true });
+      await removeTree(folder);
+    };
+    await using undo = new AsyncDisposableStack();
+    undo.defer(release);
+    const machine = await this.#boot(spec, signal);
+    await untilSettled(machine, token, this.slowdown, signal);
+    await machine.hibernate(signal);
+    signal.throwIfAborted();
+    await keepAsTemplate(folder, this.slowdown, signal);
+    await releaseIds(this.#options.idLeases, folder);
+    const saved = { folder, image: machine.image, token };
+    const template = new SavedGuest((copy, limit) => this.#copy(saved, copy, limit), release);
+    undo.move();
+    return template;
+  }
+
+  async #copy(saved: Saved, spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
+    const { folder } = this.#place(spec.id);
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => this.reclaim(spec.id, { disk: true }));
+    await this.reclaim(spec.id, { disk: true });
+    const owner = await this.#prepare(folder);
+    await copyDisk(folder, templateDisk(saved.folder), owner, signal);
+    const begins = { how: 'copies' as const, folder: templateFolder(saved.folder), token: saved.token };
+    const machine = await this.#run({ spec, image: saved.image, owner }, begins, signal);
     undo.move();
     return machine;
   }
@@ -157,8 +155,8 @@ export class FirecrackerDriver implements Driver {
     await using undo = new AsyncDisposableStack();
     undo.defer(() => this.reclaim(spec.id, { disk: false }));
     try {
-      const { image, owner } = asleep;
-      const machine = await this.#run({ spec, image, owner, asleep }, signal);
+      const begins = { how: 'wakes' as const, folder: asleepFolder(place.folder), address: asleep.address };
+      const machine = await this.#run({ ...asleep, spec }, begins, signal);
       await removeAsleep(place.folder);
       undo.move();
       return machine;
@@ -168,21 +166,23 @@ export class FirecrackerDriver implements Driver {
     }
   }
 
-  /** Jail, network and hypervisor of a guest that boots or wakes. What it leaves when it fails is the caller's to reclaim. */
+  /**
+   * Jail, network and hypervisor of a guest; one that wakes has its address already, and a copy, which knows the template's token, is
+   * told who it is. What it leaves when it fails is the caller's to reclaim.
+   */
   async #run(
-    guest: { spec: MachineSpec; image: ImageId; owner: number; asleep: GuestRecord | undefined },
+    guest: { spec: MachineSpec; image: ImageId; owner: number; copied?: boolean },
+    begins: Beginning & { address?: string; token?: string },
     signal: AbortSignal,
   ): Promise<FirecrackerMachine> {
-    const { spec, image, owner, asleep } = guest;
+    const { spec, image, owner } = guest;
     const place = this.#place(spec.id);
     const files = await this.#files(image);
     await mkdir(place.runFolder, { recursive: true, mode: 0o711 });
     const stamps: Stamp[] = [];
     let state: State | undefined;
-    const keep = async (): Promise<void> => {
-      if (state !== undefined && this.#machines.has(spec.id)) await writeState(place.folder, state);
-    };
-    const console = await Console.open(place.folder, place.console, owner, watchBoot({ stamps, keep }));
+    const watch = this.#watchBoot(spec.id, stamps, () => state);
+    const console = await Console.open(place.folder, place.console, owner, watch);
     await using undo = new AsyncDisposableStack();
     undo.defer(() => console.close());
     await this.#openLogs(spec.id, owner);
@@ -190,7 +190,7 @@ export class FirecrackerDriver implements Driver {
     const attachment = await network.attachNamedTap(
       spec.id,
       spec.realm,
-      { owner, wanted: asleep?.address },
+      { owner, wanted: begins.address },
       signal,
     );
     const output = Console.guestEnd(place.console);
@@ -208,33 +208,45 @@ export class FirecrackerDriver implements Driver {
           attachment,
           binaries,
           output,
-          asleep: asleep === undefined ? undefined : asleepFolder(place.folder),
+          begins,
           slowdown: this.slowdown,
           connect: () => network.connectNamedTap(spec.id, spec.realm, signal),
         },
         signal,
       );
       stampHypervisor(stamps);
+      const { slowdown } = this;
+      if (begins.token !== undefined) {
+        using channel = new VsockChannel(join(root, IN_JAIL.vsock), slowdown);
+        const dial: Dial = (port, limit) => channel.dial(port, limit);
+        const self = { config: configOf({ spec, attachment, slowdown }), attachment };
+        await whileItRuns(hypervisor, tellWhoItIs(dial, begins.token, self, signal));
+        // What it is a copy of has booted it.
+        stamps.push({ checkpoint: 'kernel', at: new Date().toISOString() });
+      }
       const { address } = attachment;
       const { version } = binaries;
-      const record = { driver: 'firecracker' as const, spec, image, address, owner, root, version };
+      const copied = begins.token !== undefined || guest.copied === true;
+      const record = { driver: 'firecracker' as const, spec, image, address, owner, root, version, copied };
+      // Whoever takes the machine over after us finds one that knows who it is, or none.
       state = { ...record, ...hypervisor.process, stamps };
       await writeState(place.folder, state);
       undo.move();
       return this.#present(state, console, hypervisor.exited);
     } catch (thrown) {
-      const error = PolydevError.from(thrown, 'machine_start_failed');
-      await console.flush();
-      const lines = (await Console.lastLines(place.folder, 20)).filter((line) => line !== '');
-      const code = error.code === 'machine_unreachable' ? 'machine_start_failed' : error.code;
-      const why = code === 'machine_start_failed' ? lines.at(-1) : undefined;
-      throw new PolydevError(code, why === undefined ? error.message : `${error.message}: ${why}`, {
-        cause: thrown,
-        lines: [...error.lines, ...lines],
-      });
+      throw await withLastLines(thrown, place.folder, console);
     } finally {
       Console.closeGuestEnd(output);
     }
+  }
+
+  /** Follows a boot on the guest's console; what is seen is written down with the state, once there is one. */
+  #watchBoot(id: MachineId, stamps: Stamp[], state: () => State | undefined): LineWatch {
+    const keep = async (): Promise<void> => {
+      const now = state();
+      if (now !== undefined && this.#machines.has(id)) await writeState(this.#place(id).folder, now);
+    };
+    return watchBoot({ stamps, keep });
   }
 
   /** Firecracker's own log and metrics go through pipes, of which the beginning and the end are kept. */
@@ -280,12 +292,13 @@ export class FirecrackerDriver implements Driver {
         channel: new VsockChannel(join(state.root, IN_JAIL.vsock), this.slowdown),
         cgroup: `${place.cgroup}/${jailId(id)}`,
         slowdown: this.slowdown,
+        copied: state.copied,
         reclaim: (options) => this.reclaim(id, options),
       },
       async () => {
         asleep = true;
         try {
-          await this.#putToSleep(state);
+          await saveGuest(state, place, this.slowdown);
         } catch (error) {
           asleep = false;
           const known = PolydevError.from(error, 'machine_hibernate_failed');
@@ -299,31 +312,6 @@ export class FirecrackerDriver implements Driver {
     return machine;
   }
 
-  /** Saves the guest beside its disk. A guest that could not be saved runs on. */
-  async #putToSleep(state: State): Promise<void> {
-    const { folder, cgroup } = this.#place(state.spec.id);
-    const limit = (saving: boolean): void =>
-      makeCgroup(`${cgroup}/${jailId(state.spec.id)}`, cgroupLimits(state.spec.limits, saving));
-    const api = new FirecrackerApi(join(state.root, IN_JAIL.api), this.slowdown);
-    const to = asleepFolder(folder);
-    await api.call(PAUSE);
-    try {
-      limit(true);
-      await api.call(SAVE, SNAPSHOT_TIMEOUT_MS);
-      await removeAsleep(folder);
-      await mkdir(to, { recursive: true, mode: 0o711 });
-      for (const name of [IN_JAIL.state, IN_JAIL.memory]) renameSync(join(state.root, name), join(to, name));
-      const { driver, spec, image, address, owner, root, version } = state;
-      await writeAsleep(folder, { driver, spec, image, address, owner, root, version });
-    } catch (error) {
-      for (const name of [IN_JAIL.state, IN_JAIL.memory]) await rm(join(state.root, name), { force: true });
-      await removeAsleep(folder);
-      limit(false);
-      await api.call(RESUME);
-      throw error;
-    }
-  }
-
   async adopt(id: MachineId): Promise<Machine | undefined> {
     const known = this.#machines.get(id);
     if (known?.running === true) return known;
@@ -331,7 +319,9 @@ export class FirecrackerDriver implements Driver {
     const state = await readState(place.folder);
     if (state === undefined || !runs(state) || !existsSync(place.console)) return undefined;
     if (this.#options.network.attached(id) === undefined) return undefined;
-    const console = await Console.open(place.folder, place.console, state.owner);
+    const booted = state.stamps.some(({ checkpoint }) => checkpoint === 'init');
+    const watch = booted ? undefined : this.#watchBoot(id, state.stamps, () => state);
+    const console = await Console.open(place.folder, place.console, state.owner, watch);
     await this.#openLogs(id, state.owner);
     const { pid, startTicks } = state;
     return this.#present(state, console, this.#exits.watch({ pid, startTicks }));
@@ -378,24 +368,15 @@ export class FirecrackerDriver implements Driver {
   /** Takes back what belongs to no machine of `keep`. Disks stay: they are the manager's. */
   async reclaimOrphans(keep: ReadonlySet<string>): Promise<void> {
     const { instance, runFolder, idLeases, machinesFolder } = this.#options;
-    const seen = new Set<string>([
-      ...(await listIfThere(join(runFolder, 'm'))),
-      ...cgroupChildren(cgroupOfInstance(instance)),
-    ]);
-    for (const name of seen) {
-      const id = MachineId.safeParse(name);
-      if (id.success && !keep.has(name)) await this.reclaim(id.data, { disk: false });
-    }
-    for (const { number, owner } of await idLeases.list()) {
-      if (owner.startsWith(`${machinesFolder}/`) && !existsSync(owner)) await idLeases.release(number, owner);
-    }
+    const reclaim = (id: MachineId): Promise<void> => this.reclaim(id, { disk: false });
+    const folders = [join(runFolder, 'm')];
+    await takeBackOrphans({ instance, folders, machinesFolder, idLeases, reclaim }, keep);
   }
 
   /** Ends watching. Machines that run go on running; without any, the instance's cgroups go too. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#exits[Symbol.dispose]();
     await Promise.all([...this.#logs.values()].flat().map((log) => log.close()));
-    const cgroup = cgroupOfInstance(this.#options.instance);
-    if (cgroupProcesses(cgroup).length === 0) await removeCgroup(cgroup);
+    await takeBackCgroups(this.#options.instance);
   }
 }

@@ -19,6 +19,9 @@ export const IN_JAIL = {
   metrics: '/metrics',
   memory: '/memory',
   state: '/state',
+  /** What a copy begins with is not where it is saved itself one day. */
+  templateMemory: '/template-memory',
+  templateState: '/template-state',
 } as const;
 
 /** Firecracker allows letters, digits and hyphens in an id. */

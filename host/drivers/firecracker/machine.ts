@@ -3,11 +3,16 @@ import type { Machine } from '../driver.ts';
 import { VirtualMachine, type VirtualMachineParts } from '../vm/machine.ts';
 
 export class FirecrackerMachine extends VirtualMachine implements Machine {
+  readonly copied: boolean;
   readonly #sleep: (signal: AbortSignal) => Promise<void>;
 
   /** `sleep`: saves the guest and takes back what it held; throws `machine_hibernate_failed` while the guest runs on. */
-  constructor(parts: VirtualMachineParts, sleep: (signal: AbortSignal) => Promise<void>) {
+  constructor(
+    parts: VirtualMachineParts & { copied: boolean },
+    sleep: (signal: AbortSignal) => Promise<void>,
+  ) {
     super(parts);
+    this.copied = parts.copied;
     this.#sleep = sleep;
   }
 

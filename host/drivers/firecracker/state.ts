@@ -16,6 +16,8 @@ const Guest = z.object({
   root: z.string(),
   /** Of Firecracker. */
   version: z.string(),
+  /** It began as a copy of a template. */
+  copied: z.boolean().default(false),
 });
 const State = Guest.extend({
   pid: z.number().int(),
@@ -47,8 +49,10 @@ export const writeAsleep = (folder: string, guest: GuestRecord): Promise<void> =
   writeAtomic(asleepFile(folder), JSON.stringify(guest));
 export const readAsleep = (folder: string): Promise<GuestRecord | undefined> =>
   read(asleepFile(folder), Guest);
+/** Its memory and devices stay. */
+export const wakeNever = (folder: string): Promise<void> => rm(asleepFile(folder), { force: true });
 /** Forgets the guest that sleeps, its record first. */
 export async function removeAsleep(folder: string): Promise<void> {
-  await rm(asleepFile(folder), { force: true });
+  await wakeNever(folder);
   await rm(asleepFolder(folder), { recursive: true, force: true });
 }

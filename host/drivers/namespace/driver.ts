@@ -7,25 +7,20 @@ import { chmod, chown, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { PolydevError } from '../../../protocol/errors.ts';
-import { ImageId, MachineId } from '../../../protocol/ids.ts';
+import { ImageId, type MachineId } from '../../../protocol/ids.ts';
 import { DEFAULT_DISK_MIB, type GuestConfig, MachineSpec, Stamp } from '../../../protocol/machine.ts';
 import type { GuestFacts } from '../../evidence/facts.ts';
 import { Console } from '../../machines/console.ts';
 import type { Attachment, Network } from '../../network/network.ts';
-import {
-  cgroupChildren,
-  cgroupOfInstance,
-  cgroupProcesses,
-  isFrozen,
-  removeCgroup,
-  thawCgroup,
-} from '../../system/cgroups.ts';
+import { cgroupOfInstance, isFrozen, thawCgroup } from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
-import { listIfThere, parseJson, readIfThere, removeTree, writeAtomic } from '../../system/files.ts';
+import { parseJson, readIfThere, removeTree, writeAtomic } from '../../system/files.ts';
+import { claimIds, releaseIds } from '../../system/ids.ts';
 import type { Leases } from '../../system/leases.ts';
 import { runs } from '../../system/processes.ts';
+import { closeUserNamespace, openUserNamespace } from '../../system/userns.ts';
 import type { Driver, DriverReport, Machine } from '../driver.ts';
-import { claimIds, releaseIds } from '../ids.ts';
+import { takeBackCgroups, takeBackOrphans } from '../orphans.ts';
 import { closeChannel, openChannel } from './channel.ts';
 import { type ContainerPlace, RUNTIME_FILES, removeContainer, startContainer } from './container.ts';
 import { closeDisk, diskOwner, openDisk } from './disk.ts';
@@ -33,7 +28,6 @@ import { guestFacts } from './facts.ts';
 import { NamespaceMachine } from './machine.ts';
 import { probe } from './probe.ts';
 import { mountRootfs, unmountRootfs } from './rootfs.ts';
-import { closeUserNamespace, openUserNamespace } from './userns.ts';
 
 /** What the driver needs of the image store. */
 export interface ImageSource {
@@ -293,25 +287,15 @@ export class NamespaceDriver implements Driver {
    */
   async reclaimOrphans(keep: ReadonlySet<string>): Promise<void> {
     const { instance, runFolder, idLeases, machinesFolder } = this.#options;
-    const seen = new Set<string>([
-      ...(await listIfThere(join(runFolder, 'm'))),
-      ...(await listIfThere(join(runFolder, 'runc'))),
-      ...cgroupChildren(cgroupOfInstance(instance)),
-    ]);
-    for (const name of seen) {
-      const id = MachineId.safeParse(name);
-      if (id.success && !keep.has(name)) await this.reclaim(id.data, { disk: false });
-    }
-    for (const { number, owner } of await idLeases.list()) {
-      if (owner.startsWith(`${machinesFolder}/`) && !existsSync(owner)) await idLeases.release(number, owner);
-    }
+    const reclaim = (id: MachineId): Promise<void> => this.reclaim(id, { disk: false });
+    const folders = [join(runFolder, 'm'), join(runFolder, 'runc')];
+    await takeBackOrphans({ instance, folders, machinesFolder, idLeases, reclaim }, keep);
   }
 
   /** Ends watching. Machines that run go on running; without any, the instance's cgroups go too. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#exits[Symbol.dispose]();
-    const cgroup = cgroupOfInstance(this.#options.instance);
-    if (cgroupProcesses(cgroup).length === 0) await removeCgroup(cgroup);
+    await takeBackCgroups(this.#options.instance);
   }
 }
 

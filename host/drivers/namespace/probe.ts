@@ -8,14 +8,14 @@ import { cgroupOfInstance } from '../../system/cgroups.ts';
 import { run } from '../../system/command.ts';
 import type { ExitWatch } from '../../system/exit.ts';
 import { removeTree } from '../../system/files.ts';
+import { claimIds, releaseIds } from '../../system/ids.ts';
 import type { Leases } from '../../system/leases.ts';
+import { closeUserNamespace, openUserNamespace } from '../../system/userns.ts';
 import type { DriverReport } from '../driver.ts';
-import { claimIds, releaseIds } from '../ids.ts';
 import { type ContainerPlace, removeContainer, startContainer } from './container.ts';
 import { closeDisk, openDisk } from './disk.ts';
 import type { ImageSource } from './driver.ts';
 import { mountRootfs, unmountRootfs } from './rootfs.ts';
-import { closeUserNamespace, openUserNamespace } from './userns.ts';
 
 const DEADLINE_MS = 5000;
 const DISK_MIB = 16;

@@ -1,7 +1,7 @@
 /** The OCI runtime configuration of a machine. */
 import { readFileSync } from 'node:fs';
 import type { Limits } from '../../../protocol/machine.ts';
-import { ID_RANGE } from '../ids.ts';
+import { ID_RANGE } from '../../system/ids.ts';
 import { seccompFilter } from './seccomp.ts';
 
 /**

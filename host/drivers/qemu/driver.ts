@@ -2,33 +2,35 @@
  * host/drivers/qemu/: machines as virtual machines under QEMU's `microvm`, with hardware or software emulation. The image's
  * layers as read-only disks below a private one, the agent's channel as a serial port, a TAP interface on the router.
  */
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { closeSync, existsSync, mkdirSync, statSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MARK_BYTES } from '../../../protocol/channel/frames.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
-import { type ImageId, MachineId, newMachineId } from '../../../protocol/ids.ts';
+import type { ImageId, MachineId } from '../../../protocol/ids.ts';
 import type { MachineSpec, Stamp } from '../../../protocol/machine.ts';
 import type { GuestFacts } from '../../evidence/facts.ts';
 import { limitFacts } from '../../evidence/limits.ts';
-import { Console } from '../../machines/console.ts';
-import { cgroupChildren, cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
+import { Console, type LineWatch } from '../../machines/console.ts';
+import { cgroupOfInstance, cgroupProcesses, removeCgroup } from '../../system/cgroups.ts';
 import { ExitWatch } from '../../system/exit.ts';
-import { listIfThere, removeTree } from '../../system/files.ts';
+import { removeTree } from '../../system/files.ts';
+import { claimIds, releaseIds } from '../../system/ids.ts';
 import { openMemoryFile, sealMemoryFile } from '../../system/memory-file.ts';
 import { endProcess, runs } from '../../system/processes.ts';
 import type { WaitStatus } from '../../system/syscalls.ts';
 import type { Driver, DriverReport, Machine, Template } from '../driver.ts';
-import { claimIds, releaseIds } from '../ids.ts';
+import { takeBackCgroups, takeBackOrphans } from '../orphans.ts';
 import { stampHypervisor, watchBoot } from '../vm/boot-watch.ts';
 import { GuestChannel } from '../vm/channel.ts';
 import { diskOwner, diskSpace, ensureDisk, removeDisk } from '../vm/disk.ts';
 import { journalOnDisk } from '../vm/journal.ts';
 import type { Consoles } from '../vm/machine.ts';
+import { asNobody, SavedGuest, tellWhoItIs, untilSettled } from '../vm/template.ts';
 import type { Accelerator } from './args.ts';
 import { hypervisorEvidence, hypervisorFacts, logFolder } from './evidence.ts';
-import { openFlat } from './flat.ts';
+import { openFlat, openFront } from './flat.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import {
   type Beginning,
@@ -55,7 +57,7 @@ import {
   writeAsleep,
   writeState,
 } from './state.ts';
-import { giveDiskAway, pathsOf, QemuTemplate, type Saved, tellWhoItIs, untilSettled } from './template.ts';
+import { giveDiskAway, pathsOf, type Saved } from './template.ts';
 import { keepTimerRight } from './timer.ts';
 
 const MIB = 1024 * 1024;
@@ -144,18 +146,17 @@ export class QemuDriver implements Driver {
 
   async makeTemplate(like: MachineSpec, signal: AbortSignal): Promise<Template> {
     const { accelerator, images, idLeases } = this.#options;
-    const id = newMachineId();
-    const token = randomBytes(32).toString('hex');
-    const spec = { ...like, id, agentTokenHash: createHash('sha256').update(token).digest('hex') };
+    const { spec, token } = asNobody(like);
+    const { id } = spec;
     const { folder, runFolder, qmp: qmpPath } = this.#place(id);
+    const memory = openMemoryFile('polydev-template', spec.limits.memoryMiB * MIB);
     const release = async (): Promise<void> => {
+      closeSync(memory);
       await this.reclaim(id, { disk: true });
       await removeTree(folder);
     };
     await using undo = new AsyncDisposableStack();
     undo.defer(release);
-    const memory = openMemoryFile('polydev-template', spec.limits.memoryMiB * MIB);
-    undo.defer(() => closeSync(memory));
     const machine = await this.#boot(spec, { memory: { descriptor: memory } }, signal);
     await untilSettled(machine, token, this.slowdown, signal);
     const maker = await makerHere(accelerator, (await vmParts(images)).kernel, signal);
@@ -171,7 +172,7 @@ export class QemuDriver implements Driver {
     await releaseIds(idLeases, folder);
     const { image } = machine;
     const saved = { folder, image, memory, diskBytes: statSync(disk).size, mark, token, maker };
-    const template = new QemuTemplate(saved, (copy, limit) => this.#copy(saved, copy, limit), release);
+    const template = new SavedGuest((copy, limit) => this.#copy(saved, copy, limit), release);
     undo.move();
     return template;
   }
@@ -237,19 +238,15 @@ export class QemuDriver implements Driver {
     await mkdir(logFolder(place.folder), { recursive: true, mode: 0o700 });
     const stamps: Stamp[] = [];
     let state: State | undefined;
-    const keep = async (): Promise<void> => {
-      if (state !== undefined && this.#machines.has(spec.id)) await writeState(place.folder, state);
-    };
-    const measured = keepTimerRight(place.qmp, (line) => noteLine(place, line));
-    const onTimer = this.#options.accelerator === 'tcg' ? { onTimer: measured } : {};
-    const consoles = await openConsoles(place, owner, watchBoot({ stamps, keep, ...onTimer }));
+    const watch = this.#watchBoot(spec.id, stamps, () => state);
+    const consoles = await openConsoles(place, owner, watch);
     await using undo = new AsyncDisposableStack();
     undo.defer(() => consoles.close());
     const attachment = await this.#options.network.attachTap(spec.id, spec.realm, signal, how.address);
     let channel: GuestChannel | undefined;
     undo.defer(() => channel?.[Symbol.dispose]());
     const onListening = (): void => {
-      channel = new GuestChannel(place.agent, saved?.mark ?? mark);
+      channel = new GuestChannel(place.agent, saved?.mark ?? mark, this.slowdown);
     };
     const start = { ...guest, place, attachment, slowdown: this.slowdown, begins, onListening };
     let hypervisor: Hypervisor;
@@ -279,6 +276,17 @@ export class QemuDriver implements Driver {
     await writeState(place.folder, state);
     undo.move();
     return this.#present(state, { consoles, channel }, hypervisor.exited);
+  }
+
+  /** Follows a boot on the guest's console; what is seen is written down with the state, once there is one. */
+  #watchBoot(id: MachineId, stamps: Stamp[], state: () => State | undefined): LineWatch {
+    const place = this.#place(id);
+    const keep = async (): Promise<void> => {
+      const now = state();
+      if (now !== undefined && this.#machines.has(id)) await writeState(place.folder, now);
+    };
+    const onTimer = keepTimerRight(place.qmp, (line) => noteLine(place, line));
+    return watchBoot({ stamps, keep, ...(this.#options.accelerator === 'tcg' ? { onTimer } : {}) });
   }
 
   #present(
@@ -326,8 +334,10 @@ export class QemuDriver implements Driver {
     const state = await readState(place.folder);
     if (state === undefined || !runs(state) || !existsSync(place.log)) return undefined;
     if (this.#options.network.attached(id) === undefined) return undefined;
-    const consoles = await openConsoles(place, state.owner);
-    const channel = new GuestChannel(place.agent, state.mark);
+    const booted = state.stamps.some(({ checkpoint }) => checkpoint === 'init');
+    const watch = booted ? undefined : this.#watchBoot(id, state.stamps, () => state);
+    const consoles = await openConsoles(place, state.owner, watch);
+    const channel = new GuestChannel(place.agent, state.mark, this.slowdown);
     const { pid, startTicks } = state;
     return this.#present(state, { consoles, channel }, this.#exits.watch({ pid, startTicks }));
   }
@@ -364,30 +374,25 @@ export class QemuDriver implements Driver {
     const state = await readState(folder);
     if (known === null) return null;
     const pid = state !== undefined && runs(state) ? state.pid : undefined;
-    const [diskKiB, hypervisor] = await Promise.all([diskSpace(folder), hypervisorFacts(pid, qmp)]);
+    const disk = isOverlay(folder) ? openFront : undefined;
+    const [diskKiB, hypervisor] = await Promise.all([
+      diskSpace(folder, disk).catch(() => null),
+      hypervisorFacts(pid, qmp),
+    ]);
     return { ...known, diskKiB, hypervisor };
   }
 
   /** Takes back what belongs to no machine of `keep`; see the namespace driver. Disks stay: they are the manager's. */
   async reclaimOrphans(keep: ReadonlySet<string>): Promise<void> {
     const { instance, runFolder, idLeases, machinesFolder } = this.#options;
-    const seen = new Set<string>([
-      ...(await listIfThere(join(runFolder, 'm'))),
-      ...cgroupChildren(cgroupOfInstance(instance)),
-    ]);
-    for (const name of seen) {
-      const id = MachineId.safeParse(name);
-      if (id.success && !keep.has(name)) await this.reclaim(id.data, { disk: false });
-    }
-    for (const { number, owner } of await idLeases.list()) {
-      if (owner.startsWith(`${machinesFolder}/`) && !existsSync(owner)) await idLeases.release(number, owner);
-    }
+    const reclaim = (id: MachineId): Promise<void> => this.reclaim(id, { disk: false });
+    const folders = [join(runFolder, 'm')];
+    await takeBackOrphans({ instance, folders, machinesFolder, idLeases, reclaim }, keep);
   }
 
   /** Ends watching. Machines that run go on running; without any, the instance's cgroups go too. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#exits[Symbol.dispose]();
-    const cgroup = cgroupOfInstance(this.#options.instance);
-    if (cgroupProcesses(cgroup).length === 0) await removeCgroup(cgroup);
+    await takeBackCgroups(this.#options.instance);
   }
 }

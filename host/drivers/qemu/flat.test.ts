@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { diskPath } from '../vm/disk.ts';
-import { openFlat } from './flat.ts';
+import { openFlat, openFront } from './flat.ts';
 import { makeOverlay } from './overlay.ts';
 
 const CLUSTER = 4096;
@@ -66,6 +66,17 @@ describe.skipIf(process.getuid?.() !== 0)('the disk of a copy as one file (needs
     } finally {
       closeSync(flat);
     }
+  });
+
+  it('has the front alone of what a copy wrote that has filled its disk', async () => {
+    const words = Array.from({ length: CLUSTERS }, () => BigInt(DATA));
+    put(FIRST, BigInt(SECOND), BigInt(7 * CLUSTER));
+    put(SECOND, ...words.slice(0, CLUSTER / 8));
+    put(7 * CLUSTER, ...words.slice(CLUSTER / 8));
+    put(DATA, ...Array.from({ length: CLUSTER / 8 }, () => 0x7777_7777_7777_7777n));
+    const flat = await openFront(folder);
+    expect([0, 255, 256, CLUSTERS - 1].map((index) => cluster(flat, index))).toEqual(['w', 'w', 'b', 'b']);
+    closeSync(flat);
   });
 
   it('comes to an end with tables that lead nowhere, and names what is no overlay', async () => {

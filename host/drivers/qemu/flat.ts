@@ -19,8 +19,17 @@ const MOST_BYTES = 512 * 1024 * 1024;
 /** Tables of addresses that are looked at: those of a disk of 64 GiB. */
 const MOST_TABLES = 32_768;
 
-/** The file's descriptor, open for both ways; it has no name and belongs to the owner of the disk. Throws an Error. */
-export async function openFlat(folder: string): Promise<number> {
+/** Where a file system says what it holds; the room on a disk that is full is read from there, too. */
+const FRONT_BYTES = 1024 * 1024;
+
+/** As openFlat, with what the guest wrote at the disk's front alone. */
+export const openFront = (folder: string): Promise<number> => openFlat(folder, FRONT_BYTES);
+
+/**
+ * The file's descriptor, open for both ways; it has no name and belongs to the owner of the disk. `upTo`: bytes from where on what the guest wrote
+ * is left out. Throws an Error.
+ */
+export async function openFlat(folder: string, upTo = Number.POSITIVE_INFINITY): Promise<number> {
   const below = basePath(folder);
   if (statSync(below).blocks * 512 > MOST_BYTES)
     throw new Error('the disk below that of the copy is too large');
@@ -33,7 +42,7 @@ export async function openFlat(folder: string): Promise<number> {
   rmSync(path);
   const overlay = openSync(diskPath(folder), 'r');
   try {
-    layOver(overlay, flat, statSync(below).size);
+    layOver(overlay, flat, Math.min(statSync(below).size, upTo));
     return flat;
   } catch (error) {
     closeSync(flat);
@@ -51,7 +60,7 @@ function read(file: number, at: number): Buffer {
   return bytes;
 }
 
-/** Writes every cluster that the overlay holds to its place in `flat`, of `size` bytes. */
+/** Writes every cluster that the overlay holds of the first `size` bytes to its place in `flat`. */
 function layOver(overlay: number, flat: number, size: number): void {
   const header = read(overlay, 0);
   if (header.toString('latin1', 0, 4) !== 'QFI\xfb' || header.readUInt32BE(20) !== 12)

@@ -6,18 +6,21 @@ import { Multiplexer } from '../../../protocol/channel/multiplexer.ts';
 import { PolydevError } from '../../../protocol/errors.ts';
 import type { Channel } from './machine.ts';
 
+/** Times the driver's slowdown. */
 const DIAL_TIMEOUT_MS = 5000;
 const RETRY_MS = 200;
 
 export class GuestChannel implements Channel {
   readonly #path: string;
   #mark: Buffer;
+  readonly #dialMs: number;
   readonly #stop = new AbortController();
   #multiplexer: Multiplexer | undefined;
 
-  /** Connects to the socket at `path` and stays connected until disposed of. `mark`: see protocol/channel/. */
-  constructor(path: string, mark: string) {
+  /** Connects to the socket at `path` and stays connected until disposed of. `mark`: see protocol/channel/; `slowdown`: the driver's. */
+  constructor(path: string, mark: string, slowdown: number) {
     this.#path = path;
+    this.#dialMs = DIAL_TIMEOUT_MS * slowdown;
     this.#mark = Buffer.from(mark, 'hex');
     void this.#stay();
   }
@@ -44,13 +47,13 @@ export class GuestChannel implements Channel {
 
   /** A stream to a port of the guest; waits a little for a guest that boots. Throws `machine_unreachable`. */
   async dial(port: number, signal: AbortSignal): Promise<Duplex> {
-    const late = AbortSignal.timeout(DIAL_TIMEOUT_MS);
+    const late = AbortSignal.timeout(this.#dialMs);
     try {
       const multiplexer = this.#multiplexer;
       if (multiplexer === undefined || this.#stop.signal.aborted) throw new Error('it is closed');
       return await multiplexer.open(port, AbortSignal.any([signal, late]));
     } catch (error) {
-      const why = late.aborted ? `no answer after ${DIAL_TIMEOUT_MS} ms` : (error as Error).message;
+      const why = late.aborted ? `no answer after ${this.#dialMs} ms` : (error as Error).message;
       throw new PolydevError('machine_unreachable', `channel to the guest: ${why}`, { cause: error });
     }
   }

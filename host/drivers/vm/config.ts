@@ -56,6 +56,24 @@ Address=${gateway.address}
 LinkLayerAddress=${gateway.mac}
 `;
 
+/** What the agent's unit of the image does not say. */
+const agentLimits = ({ pids }: MachineSpec['limits']): string => `[Unit]
+# The root is whole before systemd starts: nothing to wait for.
+DefaultDependencies=no
+Conflicts=shutdown.target
+Before=shutdown.target
+
+[Service]
+# What the console takes; see the kernel's arguments.
+SyslogLevel=notice
+TasksMax=${pids}
+# Where memory runs out, one program ends: neither everything in the machine, nor the agent before others.
+OOMPolicy=continue
+OOMScoreAdjust=-500
+LimitNOFILE=65536
+LimitCORE=0
+`;
+
 /** The config drive's bytes; `more`: the driver's own files. */
 export function configDrive(
   config: GuestConfig,
@@ -72,7 +90,7 @@ export function configDrive(
     {
       path: 'systemd/system/polydev-agent.service.d/limits.conf',
       mode: 0o644,
-      text: `[Unit]\n# The root is whole before systemd starts: nothing to wait for.\nDefaultDependencies=no\nConflicts=shutdown.target\nBefore=shutdown.target\n\n[Service]\n# What the console takes; see the kernel's arguments.\nSyslogLevel=notice\nTasksMax=${spec.limits.pids}\nLimitNOFILE=65536\nLimitCORE=0\n`,
+      text: agentLimits(spec.limits),
     },
     ...more,
   ];

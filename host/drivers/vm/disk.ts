@@ -1,5 +1,5 @@
 /** A machine's private disk: a sparse file with an ext4 that takes space only for what was written. */
-import { chownSync, closeSync, ftruncateSync, openSync, statSync } from 'node:fs';
+import { chmodSync, chownSync, closeSync, ftruncateSync, openSync, statSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DEFAULT_DISK_MIB, type MachineSpec } from '../../../protocol/machine.ts';
@@ -45,14 +45,34 @@ export async function ensureDisk(
   await rename(draft, diskPath(folder));
 }
 
+/** Makes the disk as a copy of the file `from`; what was never written takes no space, and file systems that can share the rest. */
+export async function copyDisk(
+  folder: string,
+  from: string,
+  owner: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const draft = join(folder, '.disk.img.tmp');
+  await rm(draft, { force: true });
+  await run(['cp', '--sparse=always', '--reflink=auto', from, draft], {
+    ...{ signal, timeoutMs: 30_000, failure: 'machine_start_failed' },
+  });
+  chmodSync(draft, 0o600);
+  chownSync(draft, owner, owner);
+  await rename(draft, diskPath(folder));
+}
+
 /**
  * Room on the disk in KiB, as its file system has written it down: seconds old while the guest runs. Read as the disk's owner,
- * since the guest may have written anything there. Null when it cannot be read.
+ * since the guest may have written anything there. `open`: for a disk that is not one file. Null when it cannot be read.
  */
-export async function diskSpace(folder: string): Promise<{ total: number; available: number } | null> {
+export async function diskSpace(
+  folder: string,
+  open: (folder: string) => number | Promise<number> = (of) => openSync(diskPath(of), 'r'),
+): Promise<{ total: number; available: number } | null> {
   const owner = diskOwner(folder);
   if (owner === undefined) return null;
-  const file = openSync(diskPath(folder), 'r');
+  const file = await open(folder);
   try {
     const argv = [...unprivileged(owner), 'dumpe2fs', '-h', '/dev/fd/3'];
     const said = await run(argv, { timeoutMs: 5000, inherit: [file] });

@@ -1,13 +1,19 @@
-/** Ranges of host user and group ids: one for each machine, never two machines with the same, whichever instance. */
+/** Ranges of host user and group ids: one for each machine or image build, never two with the same, whichever instance. */
 import { randomInt } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { PolydevError } from '../../protocol/errors.ts';
-import { listIfThere } from '../system/files.ts';
-import type { Leases } from '../system/leases.ts';
+import { listIfThere } from './files.ts';
+import { Leases } from './leases.ts';
 
 /** Ids 0 to 65535 of a machine are these many host ids. */
 export const ID_RANGE = 65_536;
+
+/** Claims that all instances of this host share, unless a setting says otherwise. */
+export const SHARED_FOLDER = '/run/polydev-shared';
+
+/** The claims of id ranges below the folder that all instances share. */
+export const idLeasesIn = (sharedFolder: string): Leases => new Leases(join(sharedFolder, 'ids'));
 
 /** Above what distributions give to people, to /etc/subuid and to systemd-nspawn; all of it below 2^31. */
 const BASE = 0x70000000;
@@ -16,7 +22,7 @@ const RANGES = 4096;
 export const firstIdOf = (range: number): number => BASE + range * ID_RANGE;
 
 /**
- * Claims a range for the machine whose folder is `owner`, the one its disk already has if there is one. Claiming again gives
+ * Claims a range for the machine (or build) whose folder is `owner`, the one its disk already has if there is one. Claiming again gives
  * what `owner` has. Claims whose owner's folder is gone are free again. Throws `machine_start_failed`.
  */
 export async function claimIds(leases: Leases, owner: string, wanted: number | undefined): Promise<number> {
