@@ -1,8 +1,11 @@
 /** Plays a person on a session's live desktop, over the same WebSocket that the page uses. */
+import { mkdir, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { createWebSocketStream, WebSocket } from 'ws';
 import { Ticket } from '../protocol/api.ts';
 import { PolydevError } from '../protocol/errors.ts';
 import type { ProviderId, SessionId } from '../protocol/ids.ts';
+import type { Person } from '../testkit/person/person.ts';
 import { RfbClient } from '../testkit/person/rfb.ts';
 import { signIn } from '../testkit/person/sign-in.ts';
 import type { Api } from './api.ts';
@@ -19,7 +22,13 @@ export interface TestPerson {
  */
 const PATIENCE = { firstPageMs: 300_000, stepMs: 120_000 } as const;
 
-/** Opens the desktop with a ticket, signs in at the test identity provider by sight, and closes the desktop. */
+/** Where tests leave what they saw. */
+const ARTIFACTS = path.join(import.meta.dirname, '../.artifacts');
+
+/**
+ * Opens the desktop with a ticket, signs in at the test identity provider by sight, and closes the desktop. Throws what `signIn` throws,
+ * with the path of a picture of the screen where one may be taken.
+ */
 export async function signInOnDesktop(
   api: Api,
   session: SessionId,
@@ -43,6 +52,7 @@ export async function signInOnDesktop(
   const stream = createWebSocketStream(socket);
   // The desktop goes away with its machine; whoever waits for pixels is told by the RFB client.
   stream.on('error', () => {});
+  let person: Person | undefined;
   try {
     using rfb = await RfbClient.connect(stream, { deadlineMs: PATIENCE.stepMs, signal: options.signal });
     await signIn({
@@ -51,9 +61,31 @@ export async function signInOnDesktop(
       ...options.person,
       ...PATIENCE,
       signal: options.signal,
-      onStep: (step) => options.onStep(step),
+      onStep: (step, _ms, who) => {
+        person = who;
+        options.onStep(step);
+      },
     });
+  } catch (thrown) {
+    const error = PolydevError.from(thrown);
+    const picture = options.signal.aborted ? undefined : await keepPicture(person, session);
+    if (picture === undefined) throw error;
+    throw new PolydevError(error.code, `${error.message}; its picture: ${picture}`, { cause: thrown });
   } finally {
     socket.terminate();
+  }
+}
+
+/** Undefined where none may be taken: before the first page, and from the consent on. */
+async function keepPicture(person: Person | undefined, session: SessionId): Promise<string | undefined> {
+  try {
+    const picture = person?.screenshot();
+    if (picture === undefined) return undefined;
+    const file = path.join(ARTIFACTS, `person-${session}.png`);
+    await mkdir(ARTIFACTS, { recursive: true });
+    await writeFile(file, picture);
+    return file;
+  } catch {
+    return undefined;
   }
 }

@@ -92,13 +92,16 @@ export class Person {
     return `no page of the test identity provider (${size}${hint})`;
   }
 
-  /** Waits for a target to be there and still, then clicks its middle. */
-  async click(target: TargetName, wait: Wait): Promise<void> {
+  /**
+   * Waits for a target to be there and still, then clicks its middle. Of several names the first that is seen: one thing may look otherwise a
+   * moment later.
+   */
+  async click(targets: TargetName | readonly TargetName[], wait: Wait): Promise<void> {
     const due = Date.now() + wait.deadlineMs;
     for (;;) {
-      const block = await this.see(target, { ...wait, deadlineMs: due - Date.now() });
+      const { name, block } = await this.seeAny([targets].flat(), { ...wait, deadlineMs: due - Date.now() });
       await sleep(STILL_MS, undefined, this.#options());
-      const again = this.find(target);
+      const again = this.find(name);
       if (again && again.left === block.left && again.top === block.top) {
         this.#rfb.movePointer(again.x, again.y);
         this.#rfb.leftButton(true, again.x, again.y);

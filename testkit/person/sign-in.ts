@@ -91,9 +91,9 @@ export async function signIn(options: SignIn): Promise<void> {
   ): Promise<void> {
     const due = Date.now() + stepMs;
     do {
-      // An autofocused field is clicked too: the window around it may not have the keyboard yet.
-      const { name } = await person.seeAny([focused, field], within(due - Date.now()));
-      await person.click(name, within(due - Date.now()));
+      // An autofocused field is clicked too: the window around it may not have the keyboard yet. On a slow computer a click that is
+      // about to be repeated shows what it did.
+      await person.click([focused, field], within(due - Date.now()));
     } while (!(await person.seesWithin(focused, FOCUS_MS, signal)));
     await person.type(text);
   }
