@@ -64,7 +64,8 @@ export async function startDesktop(): Promise<TestDesktop> {
       [...look, '-xrm', paste, '-e', 'bash', '--norc', '--noprofile'],
       {
         cwd: directory,
-        env: { ...process.env, DISPLAY: `:${String(line).trim()}`, PS1: 'machine$ ' },
+        // As in a machine: whatever language the caller's environment speaks, or none.
+        env: { ...process.env, LC_ALL: 'C.UTF-8', DISPLAY: `:${String(line).trim()}`, PS1: 'machine$ ' },
         stdio: 'ignore',
       },
     );
