@@ -14,6 +14,7 @@ import path from 'node:path';
 import type { HostConfig } from '../../host/config.ts';
 import { diskPath } from '../../host/drivers/vm/disk.ts';
 import { findVmParts, type VmParts } from '../../host/images/vm.ts';
+import { ensureVmlinux } from '../../host/images/vmlinux.ts';
 import { run } from '../../host/system/command.ts';
 import { firstIdOf } from '../../host/system/ids.ts';
 import type { Place } from './fault.ts';
@@ -34,6 +35,12 @@ export async function vmParts(config: HostConfig): Promise<VmParts> {
   const parts = await findVmParts({ cacheDir: config.imageCacheDir, checkout: config.checkout });
   if (parts === undefined) throw new Error('there is no kernel of virtual machines');
   return parts;
+}
+
+/** The kernel that an emulated guest starts, and the packed one that it is made of. */
+export async function vmKernels(config: HostConfig): Promise<{ started: string; packed: string }> {
+  const { kernel } = await vmParts(config);
+  return { started: await ensureVmlinux(kernel), packed: kernel };
 }
 
 /** Puts another file in the place of one of them until the fault is over. */

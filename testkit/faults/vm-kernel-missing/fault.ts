@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import type { Fault } from '../fault.ts';
-import { replaceFor, vmParts } from '../vm.ts';
+import { replaceFor, vmKernels } from '../vm.ts';
 
 export const vmKernelMissing: Fault = {
   name: 'vm-kernel-missing',
@@ -8,7 +8,7 @@ export const vmKernelMissing: Fault = {
   expect: 'vm_kernel_missing',
   spec: { kind: 'cli', realm: 'test' },
   before: async (place) => {
-    const { kernel } = await vmParts(place.config);
-    replaceFor(place, kernel, () => rmSync(kernel));
+    const { started, packed } = await vmKernels(place.config);
+    for (const kernel of [started, packed]) replaceFor(place, kernel, () => rmSync(kernel));
   },
 };
