@@ -324,7 +324,10 @@ export class FirecrackerDriver implements Driver {
     const console = await Console.open(place.folder, place.console, state.owner, watch);
     await this.#openLogs(id, state.owner);
     const { pid, startTicks } = state;
-    return this.#present(state, console, this.#exits.watch({ pid, startTicks }));
+    const machine = this.#present(state, console, this.#exits.watch({ pid, startTicks }));
+    // What was seen before the machine was presented is not written down yet.
+    if (!booted) await writeState(place.folder, state);
+    return machine;
   }
 
   async reclaim(id: MachineId, options: { disk: boolean }): Promise<void> {

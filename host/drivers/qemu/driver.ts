@@ -339,7 +339,10 @@ export class QemuDriver implements Driver {
     const consoles = await openConsoles(place, state.owner, watch);
     const channel = new GuestChannel(place.agent, state.mark, this.slowdown);
     const { pid, startTicks } = state;
-    return this.#present(state, { consoles, channel }, this.#exits.watch({ pid, startTicks }));
+    const machine = this.#present(state, { consoles, channel }, this.#exits.watch({ pid, startTicks }));
+    // What was seen before the machine was presented is not written down yet.
+    if (!booted) await writeState(place.folder, state);
+    return machine;
   }
 
   async reclaim(id: MachineId, options: { disk: boolean }): Promise<void> {
