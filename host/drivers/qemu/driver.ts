@@ -58,7 +58,7 @@ import {
   writeState,
 } from './state.ts';
 import { giveDiskAway, pathsOf, type Saved } from './template.ts';
-import { keepTimerRight } from './timer.ts';
+import { keepKernelGoing, keepTimerRight } from './timer.ts';
 
 const MIB = 1024 * 1024;
 /** Measured: with 64 the kernel ends without a word, with 112 the guest reads its programs again and again and never gets on. */
@@ -285,8 +285,18 @@ export class QemuDriver implements Driver {
       const now = state();
       if (now !== undefined && this.#machines.has(id)) await writeState(place.folder, now);
     };
-    const onTimer = keepTimerRight(place.qmp, (line) => noteLine(place, line));
-    return watchBoot({ stamps, keep, ...(this.#options.accelerator === 'tcg' ? { onTimer } : {}) });
+    if (this.#options.accelerator !== 'tcg') return watchBoot({ stamps, keep });
+    const say = (line: string): void => noteLine(place, line);
+    const isRunning = (): boolean => {
+      const now = state();
+      return now !== undefined && runs(now);
+    };
+    return watchBoot({
+      stamps,
+      keep,
+      onTimer: keepTimerRight(place.qmp, say),
+      onKernel: keepKernelGoing(place.qmp, { slowdown: this.slowdown, runs: isRunning, say }),
+    });
   }
 
   #present(

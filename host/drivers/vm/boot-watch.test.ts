@@ -9,10 +9,12 @@ it('stamps the kernel and the first program, once each, and has seen enough then
   const stamps: Stamp[] = [];
   let kept = 0;
   const measured: number[] = [];
+  const kernel: string[] = [];
   const watch = watchBoot({
     stamps,
     keep: async () => void kept++,
     onTimer: (megahertz) => measured.push(megahertz),
+    onKernel: { began: () => void kernel.push('began'), through: () => void kernel.push('through') },
   });
   expect(watch('[    0.000000] Linux version 6.1.0-56-cloud-amd64 (gcc-12)', at)).toBe('more');
   expect(watch('[    0.784113] ..... host bus clock speed is 3.0428 MHz.', at)).toBe('more');
@@ -27,6 +29,7 @@ it('stamps the kernel and the first program, once each, and has seen enough then
   ]);
   expect(kept).toBe(2);
   expect(measured).toEqual([3.0428, 993.0428]);
+  expect(kernel).toEqual(['began', 'began', 'through']);
 });
 
 it('stamps the hypervisor no later than what ran in it', () => {

@@ -19,12 +19,14 @@ export interface BootSeen {
   readonly stamps: Stamp[];
   /** The stamps have changed: writes them down. */
   readonly keep: () => Promise<void>;
+  /** The kernel says its first words; its first program runs. Absent: nobody wants to know. */
+  readonly onKernel?: { began: () => void; through: () => void };
   /** The kernel has measured its timer. Absent: nobody wants to know. */
   readonly onTimer?: (megahertz: number) => void;
 }
 
 /** To be told the lines of a guest that boots. Its first program is the last of interest. */
-export function watchBoot({ stamps, keep, onTimer }: BootSeen): LineWatch {
+export function watchBoot({ stamps, keep, onKernel, onTimer }: BootSeen): LineWatch {
   const stamp = (checkpoint: 'kernel' | 'init', at: Date): void => {
     // A guest that was started again has been there before.
     if (stamps.some((known) => known.checkpoint === checkpoint)) return;
@@ -33,10 +35,14 @@ export function watchBoot({ stamps, keep, onTimer }: BootSeen): LineWatch {
     void keep().catch(() => undefined);
   };
   return (line, at) => {
-    if (line.includes(KERNEL)) stamp('kernel', at);
+    if (line.includes(KERNEL)) {
+      stamp('kernel', at);
+      onKernel?.began();
+    }
     const megahertz = timerIn(line);
     if (megahertz !== undefined) onTimer?.(megahertz);
     if (!line.includes(INIT)) return 'more';
+    onKernel?.through();
     // One that said nothing of itself runs all the same.
     stamp('kernel', at);
     stamp('init', at);
