@@ -47,6 +47,7 @@ import type { Place, QemuDriverOptions } from './options.ts';
 import { isOverlay, makeOverlay, removeBase } from './overlay.ts';
 import { probe } from './probe.ts';
 import { Qmp } from './qmp.ts';
+import { keepKernelGoing, keepTimerRight } from './restart.ts';
 import { makerHere, requireSameMaker, saveGuest } from './sleep.ts';
 import {
   memoryFile,
@@ -58,7 +59,6 @@ import {
   writeState,
 } from './state.ts';
 import { giveDiskAway, pathsOf, type Saved } from './template.ts';
-import { keepKernelGoing, keepTimerRight } from './timer.ts';
 
 const MIB = 1024 * 1024;
 /** Measured: with 64 the kernel ends without a word, with 112 the guest reads its programs again and again and never gets on. */

@@ -16,7 +16,7 @@ import { timerIn } from '../vm/boot-watch.ts';
 import { KVM_UNUSABLE, kvmGroup, kvmRefusal, openKvm } from '../vm/kvm.ts';
 import { type Accelerator, baseArguments, kernelArguments, TRANSLATION_MIB } from './args.ts';
 import { spawnHypervisor } from './hypervisor.ts';
-import { isTimerRight, RIGHT_MHZ, STARTS } from './timer.ts';
+import { isTimerRight, RIGHT_MHZ, STARTS } from './restart.ts';
 
 /** Software emulation on a busy host needs several seconds where hardware needs a part of one. */
 const DEADLINE_MS: Readonly<Record<Accelerator, number>> = { tcg: 30_000, kvm: 5000 };
