@@ -68,7 +68,7 @@ const KERNEL_HZ = 250;
 const SOFTWARE_ONLY = [
   'mitigations=off cryptomgr.notests',
   'initcall_blacklist=init_kprobe_trace,load_system_certificate_list',
-  // How fast its timer runs is the one thing that the kernel must measure itself; see timer.ts.
+  // How fast its timer runs is the one thing that the kernel must measure itself; see restart.ts.
   'apic=verbose edd=off',
 ] as const;
 
