@@ -1,4 +1,5 @@
 /** Plays a person on a session's live desktop, over the same WebSocket that the page uses. */
+import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { createWebSocketStream, WebSocket } from 'ws';
@@ -41,17 +42,15 @@ export async function signInOnDesktop(
   const url = new URL(ticket.webSocketPath, api.url);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
   const socket = new WebSocket(url, ['binary'], { handshakeTimeout: PATIENCE.stepMs });
-  await new Promise<void>((resolve, reject) => {
-    socket.once('open', resolve);
-    socket.once('error', (cause) =>
-      reject(
-        new PolydevError('machine_unreachable', `the live desktop did not open: ${cause.message}`, { cause }),
-      ),
-    );
-  });
+  // The desktop speaks first, and its first words may come in one piece with the handshake: listening begins before that.
   const stream = createWebSocketStream(socket);
   // The desktop goes away with its machine; whoever waits for pixels is told by the RFB client.
   stream.on('error', () => {});
+  await once(socket, 'open').catch((cause: Error) => {
+    throw new PolydevError('machine_unreachable', `the live desktop did not open: ${cause.message}`, {
+      cause,
+    });
+  });
   let person: Person | undefined;
   try {
     using rfb = await RfbClient.connect(stream, { deadlineMs: PATIENCE.stepMs, signal: options.signal });
