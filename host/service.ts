@@ -134,7 +134,10 @@ export async function startHostService(
   const templates = new Templates({
     driver,
     idleSeconds: enabled ? idleSeconds : null,
-    availableMiB: async () => (await hostMemory()).available,
+    available: async () => ({
+      memory: (await hostMemory()).available,
+      disk: (await diskSpace(dataDir)).available,
+    }),
     log,
   });
   undo.use(templates);

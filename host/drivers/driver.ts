@@ -47,6 +47,8 @@ export interface Driver extends AsyncDisposable {
    * Absent: the driver cannot. Throws PolydevError; nothing is left behind then.
    */
   makeTemplate?(like: MachineSpec, signal: AbortSignal): Promise<Template>;
+  /** What the saved memory of a template takes of the host's disk, MiB at most; absent: nothing of note. */
+  templateDiskMiB?(like: MachineSpec): number;
   /** Takes back everything a machine holds, at whatever point its start stopped; `disk`: its private disk too. Idempotent. */
   reclaim(id: MachineId, options: { disk: boolean }): Promise<void>;
   /** Its own files of evidence, bounded in size and without secrets: logs and what it asked its runtime for. */

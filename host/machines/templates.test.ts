@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { pino } from 'pino';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { PolydevError } from '../../protocol/errors.ts';
@@ -5,6 +6,7 @@ import { ImageId, newMachineId } from '../../protocol/ids.ts';
 import type { MachineSpec } from '../../protocol/machine.ts';
 import type { Machine, Template } from '../drivers/driver.ts';
 import { newSpec } from '../testing/fixture.ts';
+import { LOW_DISK_MIB } from './space.ts';
 import { Templates } from './templates.ts';
 
 const image = ImageId.parse('0123456789abcdef');
@@ -18,6 +20,10 @@ class ScriptedDriver {
   makeFails = false;
   /** While set, making a template takes until it is aborted. */
   hangs = false;
+
+  templateDiskMiB({ limits }: MachineSpec): number {
+    return limits.memoryMiB;
+  }
 
   machine(spec: MachineSpec, copied: boolean): Machine {
     return {
@@ -57,10 +63,13 @@ const open: Templates[] = [];
 afterEach(async () => {
   for (const templates of open.splice(0)) await templates[Symbol.asyncDispose]();
 });
-function make(driver: ScriptedDriver, options: { idleSeconds?: number | null; availableMiB?: number } = {}) {
-  const { idleSeconds = 0, availableMiB = 100_000 } = options;
+function make(
+  driver: ScriptedDriver,
+  options: { idleSeconds?: number | null; available?: { memory: number; disk: number } } = {},
+) {
+  const { idleSeconds = 0, available = { memory: 100_000, disk: 100_000 } } = options;
   const log = pino({ level: 'silent' });
-  const templates = new Templates({ driver, idleSeconds, availableMiB: async () => availableMiB, log });
+  const templates = new Templates({ driver, idleSeconds, available: async () => available, log });
   open.push(templates);
   const start = (changes: Partial<MachineSpec> = {}) =>
     templates.start(newSpec({ id: newMachineId(), image, ...changes }), AbortSignal.timeout(30_000));
@@ -115,6 +124,19 @@ describe('snapshot start', { timeout: 60_000 }, () => {
     await vi.waitFor(() => expect(templates.count).toBe(1), soon);
     await start({ image: ImageId.parse('fedcba9876543210') });
     expect(driver.asked).toEqual(['boot', `template ${image}`, 'template removed', 'boot']);
+  });
+
+  it.each(['memory', 'disk'] as const)('waits with a template until there is %s for it', async (what) => {
+    const driver = new ScriptedDriver();
+    const { memoryMiB } = newSpec({ id: newMachineId(), image }).limits;
+    const enough = { memory: 2 * memoryMiB, disk: memoryMiB + LOW_DISK_MIB };
+    const available = { ...enough, [what]: enough[what] - 1 };
+    const { templates, start } = make(driver, { available });
+    await start();
+    await delay(2_500);
+    expect(driver.asked).toEqual(['boot']);
+    Object.assign(available, enough);
+    await vi.waitFor(() => expect(templates.count).toBe(1), soon);
   });
 
   it('makes none when it is off', async () => {

@@ -7,13 +7,14 @@ import type { Logger } from 'pino';
 import { PolydevError } from '../../protocol/errors.ts';
 import type { MachineSpec } from '../../protocol/machine.ts';
 import type { Driver, Machine, Template } from '../drivers/driver.ts';
+import { LOW_DISK_MIB } from './space.ts';
 
 export interface TemplatesOptions {
-  driver: Pick<Driver, 'start' | 'makeTemplate' | 'slowdown'>;
+  driver: Pick<Driver, 'start' | 'makeTemplate' | 'templateDiskMiB' | 'slowdown'>;
   /** How long no machine must have been started before a template is made; null: none is ever made. */
   idleSeconds: number | null;
-  /** Memory of the host that is free, MiB. */
-  availableMiB: () => Promise<number>;
+  /** What of the host is free, MiB: memory, and disk under the data directory. */
+  available: () => Promise<{ memory: number; disk: number }>;
   log: Logger;
 }
 
@@ -125,9 +126,8 @@ export class Templates implements AsyncDisposable {
   async #look(idleMs: number): Promise<void> {
     const spec = this.#wanted;
     if (spec === undefined || this.#making !== undefined) return;
-    const needed = spec.limits.memoryMiB * (1 + MEMORY_RESERVE);
-    const available = await this.#options.availableMiB().catch(() => 0);
-    if (this.#starting > 0 || performance.now() - this.#lastStart < idleMs || available < needed) {
+    const room = await this.#hasRoom(spec);
+    if (!room || this.#starting > 0 || performance.now() - this.#lastStart < idleMs) {
       this.#lookLater();
       return;
     }
@@ -136,6 +136,13 @@ export class Templates implements AsyncDisposable {
       this.#making = undefined;
       if (this.#wanted !== undefined) this.#lookLater();
     });
+  }
+
+  async #hasRoom(spec: MachineSpec): Promise<boolean> {
+    const { available, driver } = this.#options;
+    const { memory, disk } = await available().catch(() => ({ memory: 0, disk: 0 }));
+    const neededDisk = LOW_DISK_MIB + (driver.templateDiskMiB?.(spec) ?? 0);
+    return memory >= spec.limits.memoryMiB * (1 + MEMORY_RESERVE) && disk >= neededDisk;
   }
 
   /** Never throws: machines boot without one. */

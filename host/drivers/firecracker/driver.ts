@@ -126,6 +126,11 @@ export class FirecrackerDriver implements Driver {
     return template;
   }
 
+  /** Firecracker writes the whole memory out; most of it is given back afterwards. */
+  templateDiskMiB({ limits }: MachineSpec): number {
+    return limits.memoryMiB;
+  }
+
   async #copy(saved: Saved, spec: MachineSpec, signal: AbortSignal): Promise<Machine> {
     const { folder } = this.#place(spec.id);
     await using undo = new AsyncDisposableStack();
