@@ -33,6 +33,8 @@ export const unprivileged = (uid: number, group?: number): string[] => [
 ];
 
 const MAX_OUTPUT = 1024 * 1024;
+/** What the kernel gets to end a program that has no say in it. */
+const KILL_MS = 5000;
 
 /** spawn(), inside a network namespace when one is named. */
 export function spawnIn(
@@ -72,26 +74,29 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   // A program that ends without reading its input must not end us with EPIPE; its exit code tells the story.
   child.stdin?.on('error', () => undefined).end(options.input);
 
+  const end = Promise.withResolvers<string | undefined>();
   let stopped: string | undefined;
+  let kill: NodeJS.Timeout | undefined;
   const stop = (why: string) => () => {
     stopped = why;
     child.kill('SIGKILL');
+    // What it has started may hold them open for longer.
+    child.stdout?.destroy();
+    child.stderr?.destroy();
+    kill = setTimeout(() => end.resolve(`${why}, nor after SIGKILL`), KILL_MS);
   };
   const timeoutMs = options.timeoutMs ?? 10_000;
   const timer = setTimeout(stop(`no end after ${timeoutMs} ms`), timeoutMs);
   const aborted = stop('aborted');
   options.signal?.addEventListener('abort', aborted, { once: true });
   try {
-    const ended = await new Promise<string | undefined>((resolve) => {
-      child.once('error', (error) => resolve(error.message));
-      child.once('close', (code, signal) =>
-        resolve(
-          code === 0
-            ? undefined
-            : (stopped ?? (signal === null ? `exit code ${code}` : `ended by ${signal}`)),
-        ),
-      );
-    });
+    child.once('error', (error) => end.resolve(error.message));
+    child.once('close', (code, signal) =>
+      end.resolve(
+        code === 0 ? undefined : (stopped ?? (signal === null ? `exit code ${code}` : `ended by ${signal}`)),
+      ),
+    );
+    const ended = await end.promise;
     if (ended !== undefined) {
       const lines = `${stdout}\n${stderr}`.split('\n').filter((line) => line.trim() !== '');
       throw new PolydevError(failure, `${title}: ${ended}${telling(lines)}`, {
@@ -102,6 +107,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     return stdout;
   } finally {
     clearTimeout(timer);
+    clearTimeout(kill);
     options.signal?.removeEventListener('abort', aborted);
   }
 }
