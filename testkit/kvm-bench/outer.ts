@@ -104,7 +104,8 @@ export async function runOuter(options: {
         '-chardev',
         `socket,id=files,path=${socket}`,
         '-device',
-        'vhost-user-fs-pci,chardev=files,tag=host',
+        // Every answer of its server is told, not only the first since it was asked to tell: see HEARTBEAT_MS in inside.ts.
+        'vhost-user-fs-pci,chardev=files,tag=host,event_idx=off',
       ],
       ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
       ...['-device', 'virtio-serial-pci', '-chardev', `file,id=report,path=${at('report')}`],
