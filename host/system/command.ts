@@ -78,6 +78,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
   let stopped: string | undefined;
   let kill: NodeJS.Timeout | undefined;
   const stop = (why: string) => () => {
+    if (stopped !== undefined) return;
     stopped = why;
     child.kill('SIGKILL');
     // What it has started may hold them open for longer.

@@ -70,6 +70,16 @@ export function driverLifeContract(contract: DriverLifeContract): void {
       expect(await host.host.resume(spec.id)).toMatchObject({ state: 'running', id: spec.id });
       await wake(agent, AbortSignal.timeout(60_000 * patience));
     };
+    /** What is to be done in a machine that is there for nothing else. */
+    const inOneOfItsOwn = async (work: (guest: Guest) => Promise<void>): Promise<void> => {
+      const guest = host.guest('cli', LIMITS);
+      try {
+        await host.start(guest);
+        await work(guest);
+      } finally {
+        await host.host.destroy(guest.spec.id);
+      }
+    };
 
     describe('asleep', () => {
       let guest: Guest;
@@ -212,25 +222,19 @@ export function driverLifeContract(contract: DriverLifeContract): void {
 
     // A machine of its own: where machines' folders are in memory, what a guest wrote counts to the limit of its hypervisor.
     it('ends its disk where it was said to end', async () => {
-      const guest = host.guest('cli', LIMITS);
-      await host.start(guest);
       const fill = 'dd if=/dev/zero of=fill bs=1M count=400 2>&1; stat -c %s fill; rm fill';
-      const { text } = await run(guest, ['sh', '-c', fill], 240_000);
-      await host.host.destroy(guest.spec.id);
-      expect(text).toContain('No space left on device');
-      expect(Number(text.trim().split('\n').at(-1))).toBeLessThan(LIMITS.diskMiB * 1024 * 1024);
+      await inOneOfItsOwn(async (guest) => {
+        const { text } = await run(guest, ['sh', '-c', fill], 240_000);
+        expect(text).toContain('No space left on device');
+        expect(Number(text.trim().split('\n').at(-1))).toBeLessThan(LIMITS.diskMiB * 1024 * 1024);
+      });
     });
 
     it(`starts ${many.inARow} machines in a row and ${many.atOnce} at once`, async () => {
-      const once = async (): Promise<void> => {
-        const guest = host.guest('cli', LIMITS);
-        try {
-          await host.start(guest);
+      const once = (): Promise<void> =>
+        inOneOfItsOwn(async (guest) => {
           expect((await run(guest, ['echo', 'here'])).text).toBe('here\n');
-        } finally {
-          await host.host.destroy(guest.spec.id);
-        }
-      };
+        });
       for (let turn = 0; turn < many.inARow; turn++) await once();
       await Promise.all(Array.from({ length: many.atOnce }, once));
       expect(await host.host.list()).toEqual([]);
