@@ -38,7 +38,7 @@ import type { AgentToken, Routes } from './server/server.ts';
 import type { Terminals } from './terminal/terminals.ts';
 import { become, goOn, prepareCopies, stoppedPrograms } from './wake/become.ts';
 import { first } from './wake/priority.ts';
-import { mend } from './wake/wake.ts';
+import { mend, monotonicMs } from './wake/wake.ts';
 
 export interface Parts {
   /** Who this machine is; a copy of another one learns it later. */
@@ -105,7 +105,7 @@ export function agentRoutes(parts: Parts): Routes {
   });
 
   calls.add('POST', '/v1/woke', async (call): Promise<WokeReply> => {
-    const arrived = performance.now();
+    const arrived = monotonicMs();
     const {
       time,
       uptimeMs = arrived,
@@ -116,7 +116,7 @@ export function agentRoutes(parts: Parts): Routes {
     if (agentTokenHash !== undefined) parts.token.hash = agentTokenHash;
     if (!parts.ownKernel) {
       const now = Date.now();
-      const aheadMs = now - (Date.parse(time) + performance.now() - uptimeMs);
+      const aheadMs = now - (Date.parse(time) + monotonicMs() - uptimeMs);
       return { time: new Date(now).toISOString(), aheadMs, clockSet: false, reseeded: false };
     }
     const mended = await mend(
@@ -128,7 +128,7 @@ export function agentRoutes(parts: Parts): Routes {
     if (prepare === true) prepareCopies();
     return { time: new Date().toISOString(), ...mended };
   });
-  const clock = (): AgentClock => ({ uptimeMs: performance.now() });
+  const clock = (): AgentClock => ({ uptimeMs: monotonicMs() });
   calls.add('GET', '/v1/clock', clock);
   calls.add('POST', '/v1/become', async (call, response): Promise<AgentClock> => {
     const asked = await readBody(call.request, Become);

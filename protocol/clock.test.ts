@@ -29,5 +29,23 @@ describe('what time it is for a guest', () => {
     expect(await read(900, 20, 300, 400, 6, 4)).toEqual({ offMs: -1, looks: 3 });
     const long = [700, 100, 90, 10, 300, 300];
     expect(await read(...long, ...long, ...long)).toEqual({ offMs: -40, looks: 8 });
+    // Nothing was short enough.
+    expect(await read(...Array<number>(80).fill(300))).toEqual({ offMs: 0, looks: 32 });
+  });
+
+  it('is known by a short way there and another short way back, as a busy guest has them', async () => {
+    expect(await read(900, 5, 15, 600)).toEqual({ offMs: -5, looks: 2 });
+  });
+
+  it('is known anew when our clock was set between two looks', async () => {
+    const steps = [200, 3_600_000, 0];
+    let looks = 0;
+    const { time, uptimeMs } = await readClock(async () => {
+      vi.setSystemTime(Date.now() + (steps[looks] ?? 0));
+      looks += 1;
+      return { uptimeMs: looks, tookMs: looks === 3 ? 10 : 200 };
+    });
+    const known = { time: Date.parse(time), uptimeMs, looks };
+    expect(known).toEqual({ time: Date.now() - 5, uptimeMs: 3, looks: 3 });
   });
 });

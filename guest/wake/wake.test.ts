@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it, vi } from 'vitest';
 import { AgentLog } from '../log.ts';
 import { Program } from './run.ts';
-import { mend } from './wake.ts';
+import { mend, mender, monotonicMs } from './wake.ts';
 
 const log = new AgentLog(() => undefined);
 
@@ -14,12 +14,33 @@ describe('a guest that wakes', () => {
   it.skipIf(process.getuid?.() !== 0)(
     'gives the kernel random bytes and leaves a clock alone that is right (needs root)',
     async () => {
-      const now = { time: Date.now(), at: performance.now() };
+      const now = { time: Date.now(), at: monotonicMs() };
       const { aheadMs, clockSet, reseeded } = await mend(now, randomBytes(64), log);
       expect(clockSet).toBe(Math.abs(aheadMs) > 10);
       expect(reseeded, log.text()).toBe(true);
     },
   );
+
+  it('sets its clock by what it was told, however long that took', async () => {
+    const bytes = randomBytes(64);
+    const run = vi.spyOn(mender, 'run').mockResolvedValue(undefined);
+    // A processor that is taken away between any two of our readings.
+    const slow = vi.spyOn(process.hrtime, 'bigint').mockReturnValue(9_000_000_000n);
+    try {
+      const now = { time: 1_700_000_000_123, at: 5_000.5 };
+      expect(await mend(now, bytes, log)).toMatchObject({ clockSet: true, reseeded: true });
+      const offset = (1_700_000_000_123n - 5_000n) * 1_000_000n - 500_000n;
+      const said = run.mock.calls[0]?.[0] as Buffer;
+      const end = said.indexOf('\n');
+      const off = Number(BigInt(said.subarray(0, end).toString()) - offset);
+      // Of numbers of this size a double is right to a quarter of a microsecond.
+      expect(Math.abs(off)).toBeLessThan(1_000);
+      expect(said.subarray(end + 1)).toEqual(bytes);
+    } finally {
+      run.mockRestore();
+      slow.mockRestore();
+    }
+  });
 });
 
 describe('a program that gets its input later', () => {
