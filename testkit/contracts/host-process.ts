@@ -56,8 +56,8 @@ export class HostProcess {
     this.#child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
     if (this.#child.stdout === null) throw new Error('no output');
     const child = this.#child;
-    const ended = once(child, 'exit').then(([code]) => {
-      throw new Error(`the host service ended with ${code} before it served; its error is above`);
+    const ended = once(child, 'exit').then(([code, signal]) => {
+      throw new Error(`the host service ended with ${code ?? signal} before it served; its error is above`);
     });
     const ready = once(this.#child.stdout, 'data', { signal: AbortSignal.timeout(60_000 * this.#patience) });
     await Promise.race([ready, ended]);

@@ -1,5 +1,5 @@
 /** Runs inside the outer machine: `node inside.ts <plan>`; the report goes out through a port of its own. */
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { createReadStream, createWriteStream, readdirSync, readFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
@@ -32,6 +32,7 @@ const child = spawn(program, words, {
 });
 const [code] = (await once(child, 'close')) as [number | null];
 console.log(`bench: ended with ${code} after ${readFileSync('/proc/uptime', 'utf8').split(' ')[0]} s`);
+if (code !== 0) tellOfEnded();
 const name = readdirSync(PORTS).find(
   (port) => readFileSync(path.join(PORTS, port, 'name'), 'utf8').trim() === 'report',
 );
@@ -43,4 +44,13 @@ async function beat(): Promise<void> {
   // Opening is asked of the server, also of a file that is in memory.
   const file = await open(import.meta.filename).catch(() => undefined);
   await file?.close();
+}
+
+/** What the kernel said of programs that it ended, and of itself: the console has its warnings only. */
+function tellOfEnded(): void {
+  const said = spawnSync('dmesg', { encoding: 'utf8', timeout: 60_000 }).stdout ?? '';
+  const telling = said
+    .split('\n')
+    .filter((line) => /segfault|trap|protection fault|bad frame|[Kk]illed/.test(line));
+  for (const line of telling.slice(-20)) console.log(`bench: kernel: ${line}`);
 }
