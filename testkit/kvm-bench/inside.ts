@@ -1,10 +1,19 @@
 /** Runs inside the outer machine: `node inside.ts <plan>`; the report goes out through a port of its own. */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { createReadStream, createWriteStream, readdirSync, readFileSync } from 'node:fs';
-import { open } from 'node:fs/promises';
+import {
+  createReadStream,
+  createWriteStream,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  writeFileSync,
+} from 'node:fs';
+import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 
 const Plan = z.object({
@@ -15,14 +24,9 @@ const Plan = z.object({
 });
 
 const PORTS = '/sys/class/virtio-ports';
-/**
- * Seen with QEMU 7.2: nothing ran any more in an idle emulated computer, until the interrupt was given once more by which the server of its
- * files says that it has answered. So a file is opened now and then: the interrupt of its answer tells of all answers.
- */
-const HEARTBEAT_MS = 1000;
 
 const plan = Plan.parse(JSON.parse(readFileSync(process.argv[2] ?? '', 'utf8')));
-setInterval(() => void beat(), HEARTBEAT_MS).unref();
+await takeBeats();
 console.log(`bench: kernel and files are up after ${readFileSync('/proc/uptime', 'utf8').split(' ')[0]} s`);
 const [program = '', ...words] = plan.argv;
 const child = spawn(program, words, {
@@ -33,17 +37,44 @@ const child = spawn(program, words, {
 const [code] = (await once(child, 'close')) as [number | null];
 console.log(`bench: ended with ${code} after ${readFileSync('/proc/uptime', 'utf8').split(' ')[0]} s`);
 if (code !== 0) tellOfEnded();
-const name = readdirSync(PORTS).find(
-  (port) => readFileSync(path.join(PORTS, port, 'name'), 'utf8').trim() === 'report',
-);
+const name = portOf('report');
 if (name !== undefined) {
   await pipeline(createReadStream(plan.report), createWriteStream(path.join('/dev', name)));
 }
+// Beats may be read for ever.
+process.exit();
 
-async function beat(): Promise<void> {
-  // Opening is asked of the server, also of a file that is in memory.
-  const file = await open(import.meta.filename).catch(() => undefined);
-  await file?.close();
+function portOf(name: string): string | undefined {
+  return readdirSync(PORTS).find((port) => {
+    const file = path.join(PORTS, port, 'name');
+    return existsSync(file) && readFileSync(file, 'utf8').trim() === name;
+  });
+}
+
+/** Takes what comes from outside (BEAT_MS in outer.ts), and has the next interrupt of it go to the next processor. */
+async function takeBeats(): Promise<void> {
+  let port = portOf('beat');
+  // The driver learns the names of ports a moment after it was loaded.
+  for (let left = 100; port === undefined && left > 0; left--) {
+    await sleep(100);
+    port = portOf('beat');
+  }
+  if (port === undefined) throw new Error('no port "beat"');
+  // Of /sys/devices/pci…/virtio2/virtio-ports/vport2p1: how /proc/interrupts calls the device's.
+  const device = path.basename(path.resolve(realpathSync(path.join(PORTS, port)), '../..'));
+  const interrupts = readFileSync('/proc/interrupts', 'utf8').split('\n');
+  const numbers = interrupts.flatMap((line) =>
+    line.includes(` ${device}-`) ? [Number.parseInt(line, 10)] : [],
+  );
+  if (numbers.length === 0) throw new Error(`no interrupts of ${device}`);
+  const processors = availableParallelism();
+  let beats = 0;
+  createReadStream(path.join('/dev', port)).on('data', () => {
+    beats += 1;
+    for (const number of numbers) {
+      writeFileSync(`/proc/irq/${number}/smp_affinity_list`, String(beats % processors));
+    }
+  });
 }
 
 /** What the kernel said of programs that it ended, and of itself: the console has its warnings only. */
