@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import type { Output } from '../cli/output.ts';
 import type { Settings } from '../cli/settings.ts';
 import { PolydevError } from '../protocol/errors.ts';
-import { lackingForBench, outerCpus, runOuter } from '../testkit/kvm-bench/outer.ts';
+import { lackingForBench, runOuter } from '../testkit/kvm-bench/outer.ts';
 import { ensureBenchParts } from '../testkit/kvm-bench/parts.ts';
 import {
   measureVirtual,
@@ -70,12 +70,10 @@ async function measureEmulated(
     timeoutMs: TIMEOUT_MS,
   };
   const onText = (text: string): void => void process.stderr.write(text);
-  const cpus = outerCpus(wanted.driver);
   const { report, console, late } = await runOuter({
     parts,
     plan,
     memoryMiB: MEMORY_MIB,
-    cpus,
     onText,
     signal,
   });

@@ -1,7 +1,7 @@
 /** `./polydev test kvm`: the contract of drivers that need KVM, inside a computer that has it (testkit/kvm-bench/). */
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { lackingForBench, outerCpus, runOuter } from '../testkit/kvm-bench/outer.ts';
+import { lackingForBench, runOuter } from '../testkit/kvm-bench/outer.ts';
 import { type BenchParts, ensureBenchParts } from '../testkit/kvm-bench/parts.ts';
 import type { Output } from './output.ts';
 import type { Settings } from './settings.ts';
@@ -97,7 +97,6 @@ async function runContract(
       parts,
       plan,
       memoryMiB: MEMORY_MIB,
-      cpus: outerCpus(driver),
       onText,
       signal,
     });

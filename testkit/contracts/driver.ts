@@ -2,20 +2,16 @@
  * contracts/: suites that every implementation of a contract passes. This one is for drivers: the genuine host service in a
  * process of its own, the genuine image, the genuine agent. A machine is started twice, however many rows there are.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type AgentClient, createAgentClient } from '../../controller/hosts/agent-client.ts';
-import { createHostClient, type HostClient } from '../../controller/hosts/host-client.ts';
+import type { HostClient } from '../../controller/hosts/host-client.ts';
 import { wake } from '../../controller/hosts/wake.ts';
 import type { HostConfig } from '../../host/config.ts';
 import { auditSettled } from '../../host/leaks.ts';
 import { cgroupOfInstance, cgroupProcesses } from '../../host/system/cgroups.ts';
-import { newMachineId } from '../../protocol/ids.ts';
 import type { MachineSpec } from '../../protocol/machine.ts';
+import { type Guest, HostProcess, run, type Said } from './host-process.ts';
 
 export interface DriverContract {
   /** Named in the title of the suite. */
@@ -39,60 +35,14 @@ export function driverContract(contract: DriverContract): void {
   const boots = name !== 'namespace';
 
   describe.skipIf(missing !== undefined)(title, { timeout: bootMs + 60_000 }, () => {
-    const token = randomBytes(16).toString('hex');
-    const spec: MachineSpec = {
-      id: newMachineId(),
-      kind: 'cli',
-      realm: 'test',
-      limits: { cpus: 2, memoryMiB: 1024, pids: 512 },
-      display: { width: 1280, height: 800 },
-      agentTokenHash: createHash('sha256').update(token).digest('hex'),
-    };
     let bench: ReturnType<DriverContract['bench']>;
-    let child: ChildProcess | undefined;
+    let service: HostProcess;
     let host: HostClient;
+    let guest: Guest;
+    let spec: MachineSpec;
     let agent: AgentClient;
 
-    const serve = async (): Promise<void> => {
-      const script = join(contract.checkout, 'host/testing/serve.ts');
-      const argv = [script, JSON.stringify({ ...bench.config, driver: name })];
-      child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
-      if (child.stdout === null) throw new Error('no output');
-      const ended = once(child, 'exit').then(([code, signal]) => {
-        throw new Error(`the host service ended with ${signal ?? code} before it served; its error is above`);
-      });
-      const serves = once(child.stdout, 'data', { signal: AbortSignal.timeout(bootMs) });
-      await Promise.race([serves, ended]);
-    };
-    const end = async (signal: NodeJS.Signals): Promise<void> => {
-      if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
-      const gone = once(child, 'exit');
-      child.kill(signal);
-      await gone;
-    };
-    const ready = async (): Promise<void> => {
-      const signal = AbortSignal.timeout(bootMs);
-      for (;;) {
-        const health = await agent.health(signal).catch(() => undefined);
-        if (health?.ready === true) return;
-        if (health?.failure != null) throw new Error(health.failure.message);
-        if (signal.aborted) throw new Error(`not ready; console:\n${await host.console(spec.id)}`);
-        expect((await host.get(spec.id))?.state).toBe('running');
-        // Asking takes the computer's time, too: an emulated one would do little else.
-        await new Promise((resolve) => setTimeout(resolve, 100 * patience));
-      }
-    };
-    /** Runs a command as the person; everything it printed. */
-    const exec = async (...argv: string[]): Promise<{ text: string; code: number | null }> => {
-      let text = '';
-      const timeoutMs = 60_000 * patience;
-      const limit = AbortSignal.timeout(timeoutMs + 30_000);
-      for await (const event of agent.exec({ argv, timeoutMs }, limit)) {
-        if (event.type === 'exit') return { text, code: event.code };
-        text += event.text;
-      }
-      throw new Error('the command has no end');
-    };
+    const exec = (...argv: string[]) => run(guest, argv);
     const ofMachine = async () =>
       (await auditSettled(bench.config)).filter(({ name: left }) =>
         [spec.id, spec.id.slice(2, 12)].some((part) => left.includes(part)),
@@ -100,12 +50,14 @@ export function driverContract(contract: DriverContract): void {
 
     beforeAll(async () => {
       bench = contract.bench();
-      await serve();
-      host = createHostClient(bench.config.socketPath, undefined, patience);
-      agent = createAgentClient(host, spec.id, token, patience);
+      service = new HostProcess({ ...bench.config, driver: name }, contract.checkout, bootMs, patience);
+      await service.serve();
+      host = service.host;
+      guest = service.guest('cli', { cpus: 2, memoryMiB: 1024, pids: 512 });
+      ({ spec, agent } = guest);
     });
     afterAll(async () => {
-      await end('SIGTERM');
+      await service.end('SIGTERM');
       const left = await auditSettled(bench.config);
       bench[Symbol.dispose]();
       expect(left).toEqual([]);
@@ -130,9 +82,9 @@ export function driverContract(contract: DriverContract): void {
       const [first, second] = await Promise.all([host.put(spec), host.put(spec)]);
       expect(second).toEqual(first);
       expect(first).toMatchObject({ state: 'running', driver: name, realm: 'test' });
-      await end('SIGKILL');
-      await serve();
-      await ready();
+      await service.end('SIGKILL');
+      await service.serve();
+      await service.ready(guest);
       // What nobody but the host sees of a boot.
       const seen = (await host.get(spec.id))?.stamps.map(({ checkpoint }) => checkpoint);
       if (boots) expect(seen).toEqual(['hypervisor', 'kernel', 'init']);
@@ -158,7 +110,7 @@ export function driverContract(contract: DriverContract): void {
         ...Array.from({ length: 4 }, () => exec('node', '-e', script)),
         ...Array.from({ length: 20 }, () => agent.health()),
       ]);
-      const texts = results.slice(0, 4) as { text: string }[];
+      const texts = results.slice(0, 4) as Said[];
       for (const { text } of texts) expect([text.length, text.slice(-3)]).toEqual([400_003, 'end']);
     });
 
@@ -190,10 +142,10 @@ export function driverContract(contract: DriverContract): void {
 
     it('goes on with its machine after the host service was killed', async () => {
       const before = await host.get(spec.id);
-      await end('SIGKILL');
-      await serve();
+      await service.end('SIGKILL');
+      await service.serve();
       expect(await host.get(spec.id)).toEqual(before);
-      await ready();
+      await service.ready(guest);
       expect((await exec('sh', '-c', 'echo mark > ~/mark && echo written')).text).toBe('written\n');
       expect(await host.console(spec.id)).toContain('listening after');
     });
@@ -204,8 +156,8 @@ export function driverContract(contract: DriverContract): void {
         const running = await exec('sh', '-c', 'cat /proc/sys/kernel/random/boot_id; cat /proc/uptime');
         expect(await host.hibernate(spec.id)).toMatchObject({ state: 'hibernated' });
         expect(await host.hibernate(spec.id)).toMatchObject({ state: 'hibernated' });
-        await end('SIGKILL');
-        await serve();
+        await service.end('SIGKILL');
+        await service.serve();
         expect(await host.get(spec.id)).toMatchObject({ state: 'hibernated' });
         expect(await host.resume(spec.id)).toMatchObject({ state: 'running' });
         // Sets the guest's clock and gives it new entropy; throws unless the clock is right then.
@@ -221,7 +173,7 @@ export function driverContract(contract: DriverContract): void {
       expect(await host.stop(spec.id)).toMatchObject({ state: 'stopped' });
       expect((await ofMachine()).filter(({ kind }) => kind !== 'lease')).toEqual([]);
       expect(await host.put(spec)).toMatchObject({ state: 'running' });
-      await ready();
+      await service.ready(guest);
       expect((await exec('sh', '-c', 'cat ~/mark')).text).toBe('mark\n');
     });
 

@@ -18,6 +18,9 @@ export interface Guest {
   readonly patience: number;
 }
 
+/** How much of what a host service printed goes into the error when it ends too early. */
+const SAID_CHARS = 8000;
+
 export class HostProcess {
   readonly #config: HostConfig;
   readonly #checkout: string;
@@ -53,13 +56,17 @@ export class HostProcess {
   async serve(changes: Partial<HostConfig> = {}): Promise<void> {
     const script = join(this.#checkout, 'host/testing/serve.ts');
     const argv = [script, JSON.stringify({ ...this.#config, ...changes })];
-    this.#child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'inherit'] });
-    if (this.#child.stdout === null) throw new Error('no output');
-    const child = this.#child;
-    const ended = once(child, 'exit').then(([code, signal]) => {
-      throw new Error(`the host service ended with ${code ?? signal} before it served; its error is above`);
+    const child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#child = child;
+    let said = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      said = `${said}${text}`.slice(-SAID_CHARS);
+      process.stderr.write(text);
     });
-    const ready = once(this.#child.stdout, 'data', { signal: AbortSignal.timeout(60_000 * this.#patience) });
+    const ended = once(child, 'close').then(([code, signal]) => {
+      throw new Error(`the host service ended with ${code ?? signal} before it served; it said:\n${said}`);
+    });
+    const ready = once(child.stdout, 'data', { signal: AbortSignal.timeout(60_000 * this.#patience) });
     await Promise.race([ready, ended]);
   }
 
@@ -91,8 +98,13 @@ export class HostProcess {
   }
 
   /** Starts it and waits until its agent is ready. Throws with the console when that does not come. */
-  async start({ spec, agent }: Guest): Promise<void> {
-    await this.host.put(spec);
+  async start(guest: Guest): Promise<void> {
+    await this.host.put(guest.spec);
+    await this.ready(guest);
+  }
+
+  /** Waits until the agent of one that was started is ready. Throws as `start` does. */
+  async ready({ spec, agent }: Guest): Promise<void> {
     const signal = AbortSignal.timeout(this.#bootMs);
     for (;;) {
       const health = await agent.health(signal).catch(() => undefined);
