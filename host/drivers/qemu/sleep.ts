@@ -77,7 +77,10 @@ export async function saveGuest(
   const written = connection.promise.then((from) =>
     pipeline(from, createWriteStream(file, { mode: 0o600, flush: true }), { signal: either }),
   );
-  written.catch(() => undefined);
+  let unwritten: unknown;
+  written.catch((error: unknown) => {
+    unwritten = error;
+  });
   try {
     await qmp.execute('stop', {}, QMP_MS);
     // No guest runs meanwhile that could be slowed down by it.
@@ -88,7 +91,10 @@ export async function saveGuest(
       either.throwIfAborted();
       const { status, 'error-desc': why } = Migration.parse(await qmp.execute('query-migrate', {}, QMP_MS));
       if (status === 'completed') break;
-      if (status === 'failed' || status === 'cancelled') throw new Error(`saving: ${why ?? status}`);
+      // To the hypervisor a file that cannot be written, as on a full disk, is a peer that went away.
+      if (status === 'failed' || status === 'cancelled') {
+        throw unwritten ?? new Error(`saving: ${why ?? status}`);
+      }
       await sleep(POLL_MS);
     }
     await written;
