@@ -1,16 +1,7 @@
 /** Runs inside the outer machine: `node inside.ts <plan>`; the report goes out through a port of its own. */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  createReadStream,
-  createWriteStream,
-  existsSync,
-  readdirSync,
-  readFileSync,
-  realpathSync,
-  writeFileSync,
-} from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { createReadStream, createWriteStream, existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -51,7 +42,7 @@ function portOf(name: string): string | undefined {
   });
 }
 
-/** Takes what comes from outside (BEAT_MS in outer.ts), and has the next interrupt of it go to the next processor. */
+/** Takes what comes from outside (BEAT_MS in outer.ts): nobody needs it but the processor, for the interrupt. */
 async function takeBeats(): Promise<void> {
   let port = portOf('beat');
   // The driver learns the names of ports a moment after it was loaded.
@@ -60,21 +51,7 @@ async function takeBeats(): Promise<void> {
     port = portOf('beat');
   }
   if (port === undefined) throw new Error('no port "beat"');
-  // Of /sys/devices/pci…/virtio2/virtio-ports/vport2p1: how /proc/interrupts calls the device's.
-  const device = path.basename(path.resolve(realpathSync(path.join(PORTS, port)), '../..'));
-  const interrupts = readFileSync('/proc/interrupts', 'utf8').split('\n');
-  const numbers = interrupts.flatMap((line) =>
-    line.includes(` ${device}-`) ? [Number.parseInt(line, 10)] : [],
-  );
-  if (numbers.length === 0) throw new Error(`no interrupts of ${device}`);
-  const processors = availableParallelism();
-  let beats = 0;
-  createReadStream(path.join('/dev', port)).on('data', () => {
-    beats += 1;
-    for (const number of numbers) {
-      writeFileSync(`/proc/irq/${number}/smp_affinity_list`, String(beats % processors));
-    }
-  });
+  createReadStream(path.join('/dev', port)).resume();
 }
 
 /** What the kernel said of programs that it ended, and of itself: the console has its warnings only. */

@@ -22,7 +22,7 @@ const PROCESSORS = 1;
 /**
  * How often the outer machine gets an interrupt from outside. QEMU 7.2 marks an interrupt for a processor with `|=` while that processor, at the
  * start of a guest that waits for one, does the same without QEMU's lock (helper_vmrun of target/i386/tcg/sysemu/svm_helper.c): once in a while
- * the mark is lost, and with it the interrupt, also that of the kernel's own timer. The next one for that processor finds both.
+ * the mark is lost, and with it the interrupt, also that of the kernel's own timer. The next one finds both.
  */
 const BEAT_MS = 500;
 
