@@ -17,7 +17,8 @@ import {
 } from './virtual.ts';
 
 const TIMEOUT_MS = 90 * 60_000;
-const MEMORY_MIB = 6144;
+/** The files of its machines are in it, too, and with Firecracker the memory of the template. */
+const MEMORY_MIB = 10_240;
 const REPORT = '/run/report.json';
 /** As in the driver's contract there: what hardware does in a second takes the emulated one many. */
 const SLOWDOWN = 10;
@@ -35,7 +36,6 @@ export async function benchVirtual(
     runs,
     config: { firecracker, jailer },
     warmUp: true,
-    copies: true,
   };
   const report = emulated
     ? await measureEmulated(settings, { driver, runs }, output, signal)
@@ -55,7 +55,7 @@ async function measureEmulated(
   const { checkout, cacheDir, firecracker, jailer } = settings;
   const parts = await ensureBenchParts({ cacheDir, signal, log: (line) => output.say(line) });
   const config = { firecracker, jailer, slowdown: SLOWDOWN };
-  const inside: VirtualBench = { ...wanted, config, warmUp: false, copies: false };
+  const inside: VirtualBench = { ...wanted, config, warmUp: false };
   const argv = [
     process.execPath,
     fileURLToPath(new URL('inside.ts', import.meta.url)),

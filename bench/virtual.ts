@@ -38,22 +38,20 @@ export interface VirtualBench {
   readonly runs: number;
   /** Settings of the host service that are not the usual ones: where Firecracker is, how slow this computer is. */
   readonly config?: Parameters<HostProcess['serve']>[0];
-  /** One start of each kind first that is not counted; not where one takes a quarter of an hour. */
+  /** One start of each kind first that is not counted; not where one takes minutes. */
   readonly warmUp: boolean;
-  /** Also as copies of one that has booted; not where that takes too long. */
-  readonly copies: boolean;
 }
 
 export interface VirtualReport {
   readonly driver: string;
-  /** Making what is copied, once; null: no copies. */
-  readonly templateMs: number | null;
+  /** Making what is copied, once. */
+  readonly templateMs: number;
   readonly rows: readonly Row[];
 }
 
 /** `runs` boots of each kind, then as many copies. Needs root, the hypervisor and the image. */
 export async function measureVirtual(
-  { driver, runs, config, warmUp, copies }: VirtualBench,
+  { driver, runs, config, warmUp }: VirtualBench,
   progress: Output['progress'],
   signal: AbortSignal,
 ): Promise<VirtualReport> {
@@ -74,7 +72,6 @@ export async function measureVirtual(
       ...(await measure('CLI machine', 'cli', false)),
       ...(await measure('browser machine', 'browser', false)),
     ];
-    if (!copies) return { driver, templateMs: null, rows: boots };
     await host.end('SIGTERM');
     await host.serve({ ...config, snapshotStart: { enabled: true, idleSeconds: 0 } });
     const templateMs = await untilTemplate(host, signal);
@@ -170,9 +167,6 @@ export function showVirtual(
     String(r.p95),
     `${r.min}-${r.max}`,
   ];
-  const template =
-    templateMs === null ? [] : [['template: made, once (ms)', '1', String(templateMs), '', '']];
-  output.result(
-    table([driver.toUpperCase(), 'N', 'MEDIAN', 'P95', 'RANGE'], [...rows.map(cells), ...template]),
-  );
+  const template = ['template: made, once (ms)', '1', String(templateMs), '', ''];
+  output.result(table([driver.toUpperCase(), 'N', 'MEDIAN', 'P95', 'RANGE'], [...rows.map(cells), template]));
 }
